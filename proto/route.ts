@@ -1,0 +1,49 @@
+// The shape of one HTTP route. Routes are declared beside their zod schemas, in server/http/ and keys/http.ts; the socket layer serves them.
+import type { ZodType } from 'zod'
+import type { Uuid } from './ids.ts'
+
+/** Who calls: taken from a verified access token whose device row exists, never from the request itself. [T-2] */
+export type Caller = {
+  userId: Uuid
+  /** 1..127 */
+  deviceId: number
+  /** Surrogate key of the device row; never reused, unlike the device id. I9 */
+  deviceKey: number
+  /** The `dev` claim: UUID of the device row. */
+  deviceUuid: Uuid
+}
+
+/** One request, body already parsed by the route's schema. */
+export type RouteRequest<Body> = {
+  params: Record<string, string>
+  query: URLSearchParams
+  body: Body
+  /** Present exactly when the route's auth is 'device'. */
+  caller: Caller
+  /** The raw bearer token, for routes whose auth is 'none' and that check one of their own. Never logged (I16). */
+  bearer: string | null
+  /** Remote address, text form. */
+  address: string
+  nowMs: number
+}
+
+/** A refusal is thrown as a RelayError, never returned. */
+export type RouteResponse = { status: number; body?: unknown; headers?: Record<string, string>; contentType?: string }
+
+export type Route<Body = unknown> = {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  /** uWebSockets pattern: `/v1/keys/:userId/:deviceId`. */
+  path: string
+  /** One sentence for /openapi.json. */
+  summary: string
+  auth: 'device' | 'none'
+  /** Absent = the route takes no body. Bodies are JSON unless `form` is set. */
+  body?: ZodType<Body>
+  form?: boolean
+  /** Bytes; default 64 KiB. */
+  maxBodyBytes?: number
+  handle(request: RouteRequest<Body>): Promise<RouteResponse> | RouteResponse
+}
+
+/** Keeps the body type of one route while lists hold `Route[]`. */
+export const route = <Body>(declared: Route<Body>): Route => declared as unknown as Route

@@ -1,0 +1,56 @@
+// The only importer of postgres.js: opens the pools. SQL itself lives beside the feature that needs it.
+import postgres from 'postgres'
+
+/** A pool, and inside `begin` a transaction. bigint columns arrive as numbers: none of ours exceeds 2^53 - 1. */
+export type Sql = postgres.Sql<{ bigint: number }>
+export type Transaction = postgres.TransactionSql<{ bigint: number }>
+
+export type Database = {
+  /** Everything but the queue: accounts, conversations, keys. */
+  sql: Sql
+  /** The append function and acks: few connections, planner tied to index paths (docs/decisions/sequences.md). */
+  writer: Sql
+  /** Queue reads: at most this many at a time per node. */
+  reader: Sql
+  close(): Promise<void>
+}
+
+const bigint: postgres.PostgresType<number> = { to: 20, from: [20], serialize: String, parse: Number }
+
+// A stopped relay must not hold hundreds of device locks; a stuck lock must not hold the relay.
+const GUARDS = { idle_in_transaction_session_timeout: 1000, lock_timeout: 2000 }
+// Queue tables look empty to the planner right after everything was acked; a full scan then walks every dead row.
+const INDEX_ONLY = {
+  enable_seqscan: 'off',
+  enable_hashjoin: 'off',
+  enable_mergejoin: 'off',
+  enable_bitmapscan: 'off',
+  plan_cache_mode: 'force_generic_plan',
+  jit: 'off',
+}
+
+/**
+ * Opens the three pools lazily: nothing is connected until the first query.
+ * @param url PostgreSQL connection URL; its password is never logged (I16).
+ */
+export function openDatabase(url: string, sizes = { sql: 8, writer: 3, reader: 8 }): Database {
+  const pool = (name: string, max: number, connection: Record<string, string | number>): Sql =>
+    postgres<{ bigint: postgres.PostgresType<number> }>(url, {
+      max,
+      types: { bigint },
+      onnotice: () => {},
+      connect_timeout: 5,
+      connection: { application_name: `sealpost-${name}`, ...connection },
+    })
+  const sql = pool('main', sizes.sql, GUARDS)
+  const writer = pool('writer', sizes.writer, { ...GUARDS, ...INDEX_ONLY })
+  const reader = pool('reader', sizes.reader, { ...GUARDS, ...INDEX_ONLY })
+  return {
+    sql,
+    writer,
+    reader,
+    close: async () => {
+      await Promise.all([sql, writer, reader].map((each) => each.end({ timeout: 5 })))
+    },
+  }
+}
