@@ -22,6 +22,8 @@ export type RouteRequest<Body> = {
   caller: Caller
   /** The raw bearer token, for routes whose auth is 'none' and that check one of their own. Never logged (I16). */
   bearer: string | null
+  /** The Authorization header as it came, for the token endpoint's HTTP Basic. Never logged (I16). [T-3] */
+  authorization: string | null
   /** Remote address, text form. */
   address: string
   nowMs: number
@@ -39,6 +41,7 @@ export type Route<Body = unknown> = {
   auth: 'device' | 'none'
   /** Absent = the route takes no body. Bodies are JSON unless `form` is set. */
   body?: ZodType<Body>
+  /** The body is application/x-www-form-urlencoded: an object of strings, a repeated name as an array of strings. */
   form?: boolean
   /** Bytes; default 64 KiB. */
   maxBodyBytes?: number

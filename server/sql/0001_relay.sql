@@ -18,6 +18,8 @@ create table signing_keys (
 
 create table accounts (
   user_id uuid primary key,
+  -- The outside issuer's `sub` that registered it: one account each. Null where no such issuer was asked.
+  outside_subject text constraint accounts_outside_subject unique,
   created_at timestamptz not null default now()
 );
 
