@@ -1,0 +1,21 @@
+// One PostgreSQL for the whole run, one database per file: see test/support/database.ts.
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/postgres.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 30_000,
+    coverage: {
+      provider: 'v8',
+      include: ['proto/**/*.ts', 'keys/**/*.ts', 'server/**/*.ts'],
+      exclude: ['proto/generated/**'],
+      reporter: ['text-summary', 'html'],
+      thresholds: { lines: 85 },
+    },
+  },
+})
