@@ -71,7 +71,8 @@ export async function findLauncher(directory: string): Promise<Launcher> {
       throw new StartError(`data directory ${directory} is not readable and writable by this user`)
     })
     const why = await failure(launcher())
-    if (why) throw new StartError(`the PostgreSQL binaries do not run here: ${why}; set DATABASE_URL to use another server`)
+    if (why)
+      throw new StartError(`the PostgreSQL binaries do not run here: ${why}; set DATABASE_URL to use another server`)
     return launcher()
   }
   const owner = (await stat(directory)).uid
@@ -80,8 +81,11 @@ export async function findLauncher(directory: string): Promise<Launcher> {
       ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'],
       ...['--inh-caps=+dac_override', '--ambient-caps=+dac_override', '--bounding-set=+all'],
     )
-  const attempts: { launch: Launcher; uid: number }[] = [{ launch: asUser(owner || SPARE_UID), uid: owner || SPARE_UID }]
-  if (owner === 0) attempts.unshift({ launch: launcher('unshare', '--user', '--map-user=1000', '--map-group=1000'), uid: 0 })
+  const attempts: { launch: Launcher; uid: number }[] = [
+    { launch: asUser(owner || SPARE_UID), uid: owner || SPARE_UID },
+  ]
+  if (owner === 0)
+    attempts.unshift({ launch: launcher('unshare', '--user', '--map-user=1000', '--map-group=1000'), uid: 0 })
   let why: string | null = null
   for (const { launch, uid } of attempts) {
     why = await failure(launch)
@@ -89,5 +93,7 @@ export async function findLauncher(directory: string): Promise<Launcher> {
     if (uid !== owner) await chown(directory, uid, uid)
     return launch
   }
-  throw new StartError(`PostgreSQL refuses to run as root and this machine offers no other way (${why}): start the relay as another user, or set DATABASE_URL`)
+  throw new StartError(
+    `PostgreSQL refuses to run as root and this machine offers no other way (${why}): start the relay as another user, or set DATABASE_URL`,
+  )
 }

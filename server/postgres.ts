@@ -86,9 +86,12 @@ async function prepare(dataDir: string, cluster: string): Promise<Launcher> {
   })
   if (found.length === 0) return create(dataDir, cluster)
   const version = await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch(() => null)
-  if (version === null) throw new StartError(`${cluster} is not a PostgreSQL data directory: it has files, but no PG_VERSION`)
+  if (version === null)
+    throw new StartError(`${cluster} is not a PostgreSQL data directory: it has files, but no PG_VERSION`)
   if (version.trim() !== MAJOR) {
-    throw new StartError(`${cluster} belongs to PostgreSQL ${version.trim()}, this relay brings ${MAJOR}: dump and restore it, or run that server and set DATABASE_URL`)
+    throw new StartError(
+      `${cluster} belongs to PostgreSQL ${version.trim()}, this relay brings ${MAJOR}: dump and restore it, or run that server and set DATABASE_URL`,
+    )
   }
   const launch = await findLauncher(cluster)
   await stopLeftover(cluster)
@@ -109,7 +112,9 @@ async function create(dataDir: string, cluster: string): Promise<Launcher> {
   ])
   await run(command, args, { env: CLEAN_ENV }).catch((error: Error & { stderr?: string }) => {
     const lines = (error.stderr || error.message).trim().split('\n')
-    throw new StartError(`cannot create a database in ${cluster}: ${lines.find((line) => /error|fatal/i.test(line)) ?? lines.at(-1)}`)
+    throw new StartError(
+      `cannot create a database in ${cluster}: ${lines.find((line) => /error|fatal/i.test(line)) ?? lines.at(-1)}`,
+    )
   })
   await rm(cluster, { recursive: true, force: true })
   await rename(fresh, cluster)
@@ -133,7 +138,8 @@ async function stopLeftover(cluster: string): Promise<void> {
   try {
     process.kill(pid, 'SIGINT')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw new StartError(`${cluster} is served by process ${pid}, which belongs to another user`)
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH')
+      throw new StartError(`${cluster} is served by process ${pid}, which belongs to another user`)
   }
   while (isAlive(pid)) await delay(20)
 }

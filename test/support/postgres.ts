@@ -37,7 +37,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const drop = () => server.sql.unsafe(`drop database if exists ${templateName} with (force)`)
   try {
     await drop()
-    await server.sql.unsafe(`create database ${templateName} template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'`)
+    await server.sql.unsafe(
+      `create database ${templateName} template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'`,
+    )
     const template = openDatabase(named(serverUrl, templateName))
     await migrate(template.sql).finally(() => template.close())
   } catch (error) {
