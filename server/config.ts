@@ -1,3 +1,282 @@
+// The operator's choices, from environment variables: the only reader of process.env. Numbers of the protocol are in proto/limits.ts.
+import { z } from 'zod'
+import type { OutsideIssuer } from './tokens.ts'
+
+/** A reason not to start that the operator can act on; each line of the message is complete and holds no secret. */
 export class StartError extends Error {
   override readonly name = 'StartError'
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+
+export type Config = {
+  /** 0 = any free port. */
+  port: number
+  /** Address to listen on. */
+  host: string
+  /** Null = the embedded PostgreSQL in dataDir. Holds a password: never logged (I16). */
+  databaseUrl: string | null
+  dataDir: string
+  /** Issuer and audience of the relay's tokens, and part of every identity_proof. [I-2] */
+  realm: string
+  /** Who may make an account. [I-1] */
+  registration: 'open' | 'invite' | 'issuer'
+  /** Another party that vouches for people. [T-5] */
+  issuer: OutsideIssuer | null
+  log: { level: (typeof LOG_LEVELS)[number]; format: 'pretty' | 'json' }
+  queue: {
+    /** Envelopes waiting for one device before it counts as full. [Q-8] */
+    maxMessages: number
+    /** Life of an undelivered envelope, milliseconds. [Q-8] */
+    ttlMs: number
+  }
+  /** Token buckets per sending user; all must have room. */
+  sendRate: {
+    /** Messages. */
+    perSecond: number
+    perMinute: number
+    /** Deliveries: one per recipient device. */
+    rowsBurst: number
+    rowsPerSecond: number
+  }
+  /** Open sockets of this node. */
+  maxConnections: number
+}
+
+type Variable = {
+  /** One sentence for docs/configuration.md. */
+  about: string
+  example: string
+  /** As documented; the schema holds the real one. */
+  unset: string
+  /** Its value is never repeated in a message. */
+  secret?: true
+  schema: z.ZodType
+}
+
+const whole = (least: number, most: number, otherwise: number) =>
+  z
+    .string()
+    .regex(/^\d{1,15}$/, 'is not a whole number')
+    .transform(Number)
+    .refine((given) => given >= least && given <= most, `is not between ${least} and ${most}`)
+    .default(otherwise)
+
+const url = (...protocols: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
+    message: `is not a URL that starts with ${protocols.map((each) => `${each}//`).join(' or ')}`,
+  })
+
+const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `is not one of ${values.join(', ')}`)
+
+/** Every variable there is, in the order of docs/configuration.md. */
+export const VARIABLES = {
+  PORT: {
+    about: 'TCP port for HTTP and WebSocket; 0 takes any free one.',
+    example: '8080',
+    unset: '8080',
+    schema: whole(0, 65535, 8080),
+  },
+  HOST: {
+    about:
+      'Address to listen on. The default is reachable from this machine only, because the relay speaks no TLS itself; behind a proxy on another machine, or in a container, use 0.0.0.0.',
+    example: '0.0.0.0',
+    unset: '127.0.0.1',
+    schema: z.string().default('127.0.0.1'),
+  },
+  DATABASE_URL: {
+    about: 'PostgreSQL 15 or newer, instead of the embedded one.',
+    example: 'postgres://sealpost:password@db.example.org/sealpost',
+    unset: 'embedded PostgreSQL in SEALPOST_DATA_DIR',
+    secret: true,
+    schema: url('postgres:', 'postgresql:').optional(),
+  },
+  SEALPOST_DATA_DIR: {
+    about: 'Where the embedded PostgreSQL keeps its data; made when missing.',
+    example: '/var/lib/sealpost',
+    unset: './data',
+    schema: z.string().default('./data'),
+  },
+  SEALPOST_REALM: {
+    about:
+      'Public URL of this deployment: issuer of its tokens and part of every proof. Changing it voids tokens and makes it another world to clients.',
+    example: 'https://chat.example.org',
+    unset: 'http://localhost:PORT',
+    schema: url('http:', 'https:')
+      .refine((text) => text.length <= 255 && !/[/?#]$|[?#]/.test(text), 'has a query or ends with a slash')
+      .optional(),
+  },
+  SEALPOST_REGISTRATION: {
+    about: 'Who may make an account: anybody, holders of an invitation, or holders of an outside issuer’s token.',
+    example: 'invite',
+    unset: 'open',
+    schema: oneOf(['open', 'invite', 'issuer']).default('open'),
+  },
+  SEALPOST_ISSUER_URL: {
+    about: 'Exact `iss` of an outside issuer whose tokens authorise registration and linking.',
+    example: 'https://login.example.org',
+    unset: 'none',
+    schema: url('http:', 'https:').optional(),
+  },
+  SEALPOST_ISSUER_AUDIENCE: {
+    about: 'Exact `aud` its tokens must carry.',
+    example: 'sealpost',
+    unset: 'the realm',
+    schema: z.string().optional(),
+  },
+  SEALPOST_ISSUER_JWKS_URL: {
+    about: 'Where its public keys are.',
+    example: 'https://login.example.org/keys',
+    unset: 'SEALPOST_ISSUER_URL followed by /.well-known/jwks.json',
+    schema: url('http:', 'https:').optional(),
+  },
+  SEALPOST_ISSUER_ALGORITHMS: {
+    about: 'Signature algorithms accepted of it, separated by commas.',
+    example: 'ES256,EdDSA',
+    unset: 'EdDSA,ES256,RS256',
+    schema: z
+      .string()
+      .default('EdDSA,ES256,RS256')
+      .transform((text) => text.split(',').map((each) => each.trim()))
+      .refine(
+        (all) => all.every((each) => /^(EdDSA|Ed25519|(ES|PS|RS)(256|384|512))$/.test(each)),
+        'has an algorithm other than EdDSA, Ed25519, ES*, PS* and RS*',
+      ),
+  },
+  SEALPOST_LOG_LEVEL: {
+    about: 'Least level written; single messages are at debug.',
+    example: 'debug',
+    unset: 'info',
+    schema: oneOf(LOG_LEVELS).default('info'),
+  },
+  SEALPOST_LOG_FORMAT: {
+    about: 'Lines for people, or JSON for machines.',
+    example: 'json',
+    unset: 'pretty on a terminal, json otherwise',
+    schema: oneOf(['pretty', 'json']).optional(),
+  },
+  SEALPOST_QUEUE_MESSAGES: {
+    about: 'Envelopes that may wait for one device.',
+    example: '10000',
+    unset: '10000',
+    schema: whole(1000, 1e9, 10_000),
+  },
+  SEALPOST_QUEUE_TTL_DAYS: {
+    about: 'Days until an undelivered envelope is dropped.',
+    example: '30',
+    unset: '30',
+    schema: whole(1, 3650, 30),
+  },
+  SEALPOST_SEND_PER_SECOND: {
+    about: 'Messages a user may send per second.',
+    example: '10',
+    unset: '10',
+    schema: whole(1, 1e9, 10),
+  },
+  SEALPOST_SEND_PER_MINUTE: {
+    about: 'Messages a user may send per minute.',
+    example: '100',
+    unset: '100',
+    schema: whole(1, 1e9, 100),
+  },
+  SEALPOST_SEND_ROWS_BURST: {
+    about: 'Deliveries, one per recipient device, that a user may cause at once.',
+    example: '5000',
+    unset: '5000',
+    schema: whole(1, 1e9, 5000),
+  },
+  SEALPOST_SEND_ROWS_PER_SECOND: {
+    about: 'Deliveries a user may cause per second after that.',
+    example: '500',
+    unset: '500',
+    schema: whole(1, 1e9, 500),
+  },
+  SEALPOST_MAX_CONNECTIONS: {
+    about: 'Open WebSockets on this node; more are refused.',
+    example: '50000',
+    unset: '50000',
+    schema: whole(1, 1e7, 50_000),
+  },
+} as const satisfies Record<string, Variable>
+
+type Name = keyof typeof VARIABLES
+type Values = { [K in Name]: z.output<(typeof VARIABLES)[K]['schema']> }
+
+// Levenshtein's: how many letters to change, add or drop.
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, at) => at)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+/**
+ * Reads and checks all variables. An empty one counts as unset.
+ * @param isTerminal whether the log is read by a person.
+ * @throws StartError with one line per wrong variable: its name, what is wrong, an example.
+ */
+export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = process.stderr.isTTY === true): Config {
+  const problems: string[] = []
+  const names = Object.keys(VARIABLES) as Name[]
+  const read: Record<string, unknown> = {}
+  for (const name of names) {
+    const variable: Variable = VARIABLES[name]
+    const given = env[name] || undefined
+    const checked = variable.schema.safeParse(given)
+    if (checked.success) read[name] = checked.data
+    else {
+      const shown = variable.secret ? name : `${name}=${given}`
+      problems.push(`${shown} ${checked.error.issues[0]!.message}; for example ${name}=${variable.example}`)
+    }
+  }
+  for (const name of Object.keys(env)) {
+    if (!name.startsWith('SEALPOST_') || name in VARIABLES) continue
+    const nearest = names.map((known) => ({ known, far: distance(name, known) })).sort((a, b) => a.far - b.far)[0]!
+    problems.push(`${name} is not a variable of the relay; did you mean ${nearest.known}?`)
+  }
+  if (read.SEALPOST_REGISTRATION === 'issuer' && !env.SEALPOST_ISSUER_URL) {
+    problems.push(
+      `SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL; for example SEALPOST_ISSUER_URL=${VARIABLES.SEALPOST_ISSUER_URL.example}`,
+    )
+  }
+  if (problems.length > 0) throw new StartError(problems.join('\n'))
+  return assemble(read as Values, isTerminal)
+}
+
+function assemble(values: Values, isTerminal: boolean): Config {
+  const realm = values.SEALPOST_REALM ?? `http://localhost:${values.PORT}`
+  const issuer = values.SEALPOST_ISSUER_URL
+  return {
+    port: values.PORT,
+    host: values.HOST,
+    databaseUrl: values.DATABASE_URL ?? null,
+    dataDir: values.SEALPOST_DATA_DIR,
+    realm,
+    registration: values.SEALPOST_REGISTRATION,
+    issuer: issuer
+      ? {
+          issuer,
+          audience: values.SEALPOST_ISSUER_AUDIENCE ?? realm,
+          algorithms: values.SEALPOST_ISSUER_ALGORITHMS,
+          jwksUrl: values.SEALPOST_ISSUER_JWKS_URL ?? `${issuer.replace(/\/$/, '')}/.well-known/jwks.json`,
+        }
+      : null,
+    log: { level: values.SEALPOST_LOG_LEVEL, format: values.SEALPOST_LOG_FORMAT ?? (isTerminal ? 'pretty' : 'json') },
+    queue: {
+      maxMessages: values.SEALPOST_QUEUE_MESSAGES,
+      ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
+    },
+    sendRate: {
+      perSecond: values.SEALPOST_SEND_PER_SECOND,
+      perMinute: values.SEALPOST_SEND_PER_MINUTE,
+      rowsBurst: values.SEALPOST_SEND_ROWS_BURST,
+      rowsPerSecond: values.SEALPOST_SEND_ROWS_PER_SECOND,
+    },
+    maxConnections: values.SEALPOST_MAX_CONNECTIONS,
+  }
 }

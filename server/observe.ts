@@ -1,0 +1,151 @@
+// What the operator sees: the log and the metrics of one relay. The only importer of pino and prom-client.
+// Never content, keys, tokens or secrets (I16): events have fixed fields, and redaction is only the second line of defence.
+import { type Logger, pino } from 'pino'
+import pretty from 'pino-pretty'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { ErrorCode } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Config } from './config.ts'
+
+export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
+
+/** Metrics of one relay; two in one process do not collide. */
+export type Metrics = ReturnType<typeof openMetrics>
+
+/** Who, as every event names it. */
+export type Actor = { userId: Uuid; deviceId: number }
+
+/** The log events every deployment has; those per message are at debug. Fields are all there is to say. */
+export type Events = {
+  connect(actor: Actor & { address: string }): void
+  /** @param code WebSocket close code. */
+  disconnect(actor: Actor & { code: number }): void
+  /** A device takes envelopes: live at connect, or by asking for a page. */
+  subscribe(actor: Actor & { how: 'live' | 'sync' }): void
+  send(actor: Actor & { messageId: Uuid; conversationId: Uuid; devices: number; duplicate: boolean }): void
+  /** The other outcome of a send. */
+  refuse(actor: Actor & { code: ErrorCode }): void
+  deliver(actor: Actor & { messageId: Uuid; sequence: number }): void
+  ack(actor: Actor & { count: number }): void
+  /** @param where the route or 'socket'. @param address the remote one. */
+  unauthorized(event: { where: string; address: string; code: ErrorCode }): void
+}
+
+export type Observe = {
+  log: Log
+  metrics: Metrics
+  events: Events
+  /** Prometheus text exposition and its content type. */
+  exposition(): Promise<{ text: string; contentType: string }>
+  /** Writes what is still buffered. */
+  flush(): void
+}
+
+// As keys of logged objects, at the top and one or two levels down.
+const SECRET = [
+  ...['authorization', 'token', 'access_token', 'secret', 'device_secret', 'client_secret', 'password', 'bearer'],
+  ...['key', 'private_key', 'privateKey', 'identity_key', 'public_key', 'link_code', 'invitation', 'databaseUrl'],
+  ...['content', 'iv', 'proof', 'signature', 'signed_change', 'username_hash', 'body', 'cookie'],
+]
+const BUFFER_MAX_BYTES = 4 * 1024 * 1024
+
+/**
+ * Says what an error is without what the client sent: PostgreSQL puts values into details and into data errors (22xxx).
+ * Drivers hang the query and its parameters on the error; none of them is copied.
+ */
+export function describeError(error: unknown): Record<string, unknown> {
+  if (!(error instanceof Error)) return { type: typeof error }
+  const { name, message, stack, code, constraint_name, table_name, cause } = error as Error & Record<string, unknown>
+  const database = name === 'PostgresError'
+  const quoting = database && String(code).startsWith('22')
+  return {
+    type: name,
+    message: quoting ? 'data error' : message,
+    ...(code ? { code } : {}),
+    ...(constraint_name ? { constraint: constraint_name, table: table_name } : {}),
+    stack: stack?.slice(stack.indexOf('\n    at ') + 1),
+    ...(cause ? { cause: describeError(cause) } : {}),
+  }
+}
+
+/** @param write receives whole lines instead of stderr: for tests. */
+export function openObserve(options: Config['log'] & { write?: (line: string) => void }): Observe {
+  const destination =
+    options.format === 'pretty'
+      ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
+      : pino.destination({ dest: 2, sync: false, maxLength: BUFFER_MAX_BYTES })
+  const log = pino(
+    {
+      level: options.level,
+      base: null,
+      serializers: { err: describeError, error: describeError },
+      redact: { paths: SECRET.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
+    },
+    options.write ? { write: options.write } : destination,
+  )
+  const registry = new Registry()
+  const event =
+    <Fields extends object>(level: 'debug' | 'info' | 'warn', name: string) =>
+    (fields: Fields): void =>
+      log[level]({ event: name, ...fields })
+  return {
+    log,
+    metrics: openMetrics(registry),
+    events: {
+      connect: event('info', 'connect'),
+      disconnect: event('info', 'disconnect'),
+      subscribe: event('debug', 'subscribe'),
+      send: event('debug', 'send'),
+      refuse: event('debug', 'refuse'),
+      deliver: event('debug', 'deliver'),
+      ack: event('debug', 'ack'),
+      unauthorized: event('warn', 'unauthorized'),
+    },
+    exposition: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
+    flush: () => {
+      // Not open yet means nothing was written.
+      try {
+        if ('flushSync' in destination) destination.flushSync()
+      } catch {}
+    },
+  }
+}
+
+function openMetrics(register: Registry) {
+  collectDefaultMetrics({ register })
+  const counter = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
+    new Counter<Label>({ name: `sealpost_${name}_total`, help, labelNames, registers: [register] })
+  const gauge = (name: string, help: string) => new Gauge({ name: `sealpost_${name}`, help, registers: [register] })
+  const histogram = (name: string, help: string, buckets: number[]) =>
+    new Histogram({ name: `sealpost_${name}`, help, buckets, registers: [register] })
+  return {
+    connections: gauge('connections', 'Open WebSockets of devices'),
+    /** kind: the body's name in relay.proto, or 'malformed'. */
+    framesIn: counter('frames_in', 'Frames received', ['kind']),
+    framesOut: counter('frames_out', 'Frames sent', ['kind']),
+    accepted: counter('messages_accepted', 'Messages committed'),
+    duplicate: counter('messages_duplicate', 'Sends answered as duplicates'),
+    /** code: of proto/errors.ts. */
+    refused: counter('messages_refused', 'Sends refused', ['code']),
+    skipped: counter('messages_skipped', 'Deliveries dropped because a queue was full'),
+    deliveries: counter('deliveries', 'Envelopes sent to devices, repeats included'),
+    acks: counter('acks', 'Deliveries ended by an ack'),
+    expired: counter('deliveries_expired', 'Envelopes dropped because they were too old'),
+    appendMessages: histogram(
+      'append_batch_messages',
+      'Messages per append batch',
+      [1, 2, 5, 10, 25, 50, 100, 250, 500],
+    ),
+    appendSeconds: histogram(
+      'append_seconds',
+      'Time from handing a batch to PostgreSQL to its commit',
+      [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
+    ),
+    writerQueue: gauge('writer_queue_messages', 'Messages waiting for a batch'),
+    /** route: the pattern, never the path. */
+    http: counter('http_requests', 'HTTP requests answered', ['method', 'route', 'status']),
+    unauthorized: counter('unauthorized', 'Requests and upgrades without a valid token'),
+    /** kyber and ec: 'one_time', 'last_resort' (Kyber only) or 'none'. */
+    bundles: counter('bundles', 'Bundles handed out, by the one-time keys in them', ['ec', 'kyber']),
+  }
+}
