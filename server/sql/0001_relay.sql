@@ -78,12 +78,13 @@ create table conversations (
   archived_at timestamptz,
   -- Length of the chain in conversation_changes.
   revision bigint not null default 0,
-  -- Direct conversations only, ordered, so a pair has one.
+  -- Direct conversations only, ordered by id.
   low_user uuid,
   high_user uuid,
-  constraint conversations_pair unique (low_user, high_user),
-  check ((kind = 'direct') = (low_user is not null and high_user is not null))
+  check ((kind = 'direct') = (low_user is not null and high_user is not null) and low_user < high_user)
 );
+-- A pair has one direct conversation; once it is archived, the pair may begin another.
+create unique index conversations_pair on conversations (low_user, high_user) where archived_at is null;
 
 create table conversation_members (
   conversation_id uuid not null references conversations,
@@ -101,10 +102,12 @@ create index conversation_members_user on conversation_members (user_id);
 create table conversation_changes (
   conversation_id uuid not null references conversations,
   revision bigint not null,
-  change text not null,
+  -- Named as in relay.proto's ConversationChange.
+  change text not null check (change in
+    ('CREATED', 'MEMBERS_ADDED', 'MEMBER_REMOVED', 'MEMBER_LEFT', 'ROLE_CHANGED', 'UPDATED', 'ARCHIVED')),
   actor_user_id uuid not null,
   subject_user_ids uuid[] not null default '{}',
-  role text,
+  role text check (role in ('member', 'admin')),
   signed_change bytea not null default '' check (length(signed_change) <= 1024),
   changed_at timestamptz not null default now(),
   primary key (conversation_id, revision)
@@ -139,8 +142,10 @@ create table device_locks (
 create table device_sequences (
   device_key bigint not null,
   last bigint not null,
-  -- Nothing waits at or below it; a lower bound, moved when the quota is counted (D7).
+  -- last - floor is never below the number of waiting rows; moved up when the quota is counted, so counting is rare (D7).
   floor bigint not null default 0,
+  -- The quota was reached and the queue has not drained to four fifths of it yet.
+  is_full boolean not null default false,
   primary key (device_key, last)
 );
 alter table device_sequences set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
@@ -173,7 +178,7 @@ create table dead_letters (
   -- 'overflow': the queue was full.
   reason text not null,
   died_at timestamptz not null default now(),
-  primary key (device_key, message_id)
+  primary key (message_id, device_key)
 );
 
 -- What a device has to be told it missed; acked by gap_id, which changes with every addition.

@@ -1,0 +1,127 @@
+// One link of a conversation's chain: the locks, the write and the event of a change, in one transaction. Which changes
+// there are and who may make them is in conversations.ts.
+import { invalid, RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import { type ChangeKind, type MemberRole, membershipOf, notFound, requireActive } from './conversation-reads.ts'
+import type { Sql, Transaction } from './database.ts'
+import { enqueueEvent } from './events.ts'
+import type { Committed } from './frames.ts'
+
+export type ConversationSeams = {
+  sql: Sql
+  /** After commit, best effort: the events are in the devices' queues already. */
+  fanOut(committed: Committed[]): void
+  /** After commit of a change: whatever is cached of the conversation is stale. */
+  onChanged(conversationId: Uuid): void
+}
+
+/** What every request to change a conversation carries. */
+export type ChangeRequest = {
+  caller: Uuid
+  /** Opaque, at most 1 KiB; empty when the client gave none. [V-2] */
+  signedChange: Uint8Array
+  /** Refuse with CONFLICT unless the chain has exactly this length; null = whatever its length. [V-2] */
+  expectedRevision: number | null
+  nowMs: number
+}
+
+/** A conversation as it stands under its lock. */
+export type Standing = {
+  conversationId: Uuid
+  kind: 'direct' | 'group'
+  /** Active members. */
+  members: Map<Uuid, MemberRole>
+}
+
+/** A change that was found permitted. */
+export type Change = {
+  change: ChangeKind
+  subjectUserIds: Uuid[]
+  role: MemberRole | null
+  /** Whose devices hear of it: every member after the change, and who was a member until then. */
+  audience: Uuid[]
+  /** Writes everything but the revision, the chain and the event. */
+  write(tx: Transaction): Promise<unknown>
+}
+
+/** Where the chain of a conversation stands. */
+export type Revised = { conversationId: Uuid; revision: number }
+
+/**
+ * Makes one change to a conversation that exists.
+ * @param decide sees the conversation under its lock; throws what must be refused, with nothing written.
+ * @throws NOT_FOUND for strangers as for unknown ids, FORBIDDEN for former members and archived conversations, CONFLICT
+ * when expectedRevision differs, INVALID_REQUEST when the audience holds an unknown user.
+ */
+export async function changeConversation(
+  seams: ConversationSeams,
+  conversationId: Uuid,
+  request: ChangeRequest,
+  decide: (standing: Standing) => Change,
+): Promise<Revised> {
+  // Before the lock: a stranger's request must neither hold it nor show, by waiting for it, that the conversation exists. I13
+  requireActive(await membershipOf(seams.sql, conversationId, request.caller))
+  const { revision, committed } = await seams.sql.begin(async (tx) => {
+    const [row] = await tx<{ kind: 'direct' | 'group'; revision: number }[]>`
+      select kind, revision from conversations where conversation_id = ${conversationId} for update`
+    if (!row) throw notFound()
+    requireActive(await membershipOf(tx, conversationId, request.caller))
+    if (request.expectedRevision !== null && request.expectedRevision !== row.revision)
+      throw new RelayError(
+        'CONFLICT',
+        `expected_revision is ${request.expectedRevision}, the chain is at ${row.revision}`,
+      )
+    const rows = await tx<{ user_id: Uuid; role: MemberRole }[]>`
+      select user_id, role from conversation_members
+      where conversation_id = ${conversationId} and state = 'active' order by user_id`
+    const members = new Map(rows.map((each) => [each.user_id, each.role]))
+    const change = decide({ conversationId, kind: row.kind, members })
+    const next = row.revision + 1
+    return { revision: next, committed: await recordChange(tx, { conversationId, revision: next }, request, change) }
+  })
+  announce(seams, conversationId, committed)
+  return { conversationId, revision }
+}
+
+/**
+ * Writes a change, its link of the chain and its events. The caller's transaction holds the conversation's row, locked or
+ * just inserted; what follows takes accounts, then device_locks, each in ascending order.
+ */
+export async function recordChange(
+  tx: Transaction,
+  { conversationId, revision }: Revised,
+  { caller, signedChange, nowMs }: ChangeRequest,
+  { change, subjectUserIds, role, audience, write }: Change,
+): Promise<Committed[]> {
+  const deviceKeys = await lockAudience(tx, audience)
+  await write(tx)
+  await tx`update conversations set revision = ${revision} where conversation_id = ${conversationId}`
+  await tx`
+    insert into conversation_changes
+      (conversation_id, revision, change, actor_user_id, subject_user_ids, role, signed_change, changed_at)
+    values (${conversationId}, ${revision}, ${change}, ${caller}, ${subjectUserIds}::uuid[], ${role}, ${signedChange},
+      ${new Date(nowMs)})`
+  const event = { conversationChanged: { change, actorUserId: caller, subjectUserIds, role, revision, signedChange } }
+  return enqueueEvent(tx, { conversationId, event, deviceKeys, nowMs })
+}
+
+/** After commit: caches forget the conversation before the event can reach anyone who then sends to it. */
+export function announce(seams: ConversationSeams, conversationId: Uuid, committed: Committed[]): void {
+  seams.onChanged(conversationId)
+  seams.fanOut(committed)
+}
+
+/** Locks the accounts of the audience and all their devices; returns the device keys, ascending. */
+async function lockAudience(tx: Transaction, audience: Uuid[]): Promise<number[]> {
+  // Linking and unlinking hold their account row FOR UPDATE: until we commit no device of the audience comes or goes.
+  const accounts = await tx<{ user_id: Uuid }[]>`
+    select user_id from accounts where user_id = any(${audience}::uuid[]) order by user_id for share`
+  if (accounts.length < audience.length) {
+    const known = new Set(accounts.map((each) => each.user_id))
+    throw invalid(`user ${audience.find((each) => !known.has(each))} does not exist`)
+  }
+  const devices = await tx<{ device_key: number }[]>`
+    select l.device_key from devices d join device_locks l using (device_key)
+    where d.user_id = any(${audience}::uuid[]) order by l.device_key for no key update of l`
+  return devices.map((each) => each.device_key)
+}

@@ -1,0 +1,209 @@
+// What can be read of conversations: one's list, one conversation with its chain, who stands how to it. Nothing here writes.
+import { invalid, RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Sql, Transaction } from './database.ts'
+
+export type MemberRole = 'member' | 'admin'
+
+/** As in relay.proto's ConversationChange. [V-2] */
+export type ChangeKind =
+  | 'CREATED'
+  | 'MEMBERS_ADDED'
+  | 'MEMBER_REMOVED'
+  | 'MEMBER_LEFT'
+  | 'ROLE_CHANGED'
+  | 'UPDATED'
+  | 'ARCHIVED'
+
+/** A conversation as one of its active members sees it. */
+export type ConversationSummary = {
+  conversationId: Uuid
+  kind: 'direct' | 'group'
+  privacyMode: 'strict_e2e' | 'search_enabled'
+  name: string
+  description: string
+  createdAtMs: number
+  archivedAtMs: number | null
+  /** Length of the chain of changes. [V-2] */
+  revision: number
+  /** The reader's own. */
+  role: MemberRole
+  /** The reader's own; nobody else sees it. */
+  mutedUntilMs: number | null
+  /** The other one of a direct conversation; null for a group. */
+  peerUserId: Uuid | null
+}
+
+export type Member = { userId: Uuid; role: MemberRole; state: 'active'; joinedAtMs: number }
+
+/** A link of the chain. [V-2] */
+export type ChainLink = {
+  revision: number
+  change: ChangeKind
+  actorUserId: Uuid
+  subjectUserIds: Uuid[]
+  role: MemberRole | null
+  signedChange: Uint8Array
+  changedAtMs: number
+}
+
+/** All active members, by user id, and one page of the chain, oldest first. */
+export type ConversationView = ConversationSummary & {
+  members: Member[]
+  changes: ChainLink[]
+  hasMoreChanges: boolean
+}
+
+/** How a user stands to a conversation: 'archived' is an active member of an archived one. */
+export type Membership = 'active' | 'former' | 'archived' | 'none'
+
+type SummaryRow = {
+  conversation_id: Uuid
+  kind: 'direct' | 'group'
+  privacy_mode: 'strict_e2e' | 'search_enabled'
+  name: string
+  description: string
+  created_at: Date
+  archived_at: Date | null
+  revision: number
+  role: MemberRole
+  muted_until: Date | null
+  peer_user_id: Uuid | null
+}
+
+const summaryOf = (row: SummaryRow): ConversationSummary => ({
+  conversationId: row.conversation_id,
+  kind: row.kind,
+  privacyMode: row.privacy_mode,
+  name: row.name,
+  description: row.description,
+  createdAtMs: row.created_at.getTime(),
+  archivedAtMs: row.archived_at?.getTime() ?? null,
+  revision: row.revision,
+  role: row.role,
+  mutedUntilMs: row.muted_until?.getTime() ?? null,
+  peerUserId: row.peer_user_id,
+})
+
+const summaryColumns = (sql: Sql | Transaction, reader: Uuid) => sql`
+  c.conversation_id, c.kind, c.privacy_mode, c.name, c.description, c.created_at, c.archived_at, c.revision, m.role,
+  m.muted_until, case when c.low_user = ${reader} then c.high_user else c.low_user end as peer_user_id`
+
+/** One answer for an unknown conversation and one the user was never in. I13 [E-2.2] */
+export const notFound = (): RelayError => new RelayError('NOT_FOUND', 'no such conversation')
+export const formerMember = (): RelayError =>
+  new RelayError('FORBIDDEN', 'you are no longer a member of this conversation')
+
+/** Lets active members write to conversations that are not archived, and nobody else. [V-3.4] */
+export function requireActive(membership: Membership): void {
+  if (membership === 'none') throw notFound()
+  if (membership === 'former') throw formerMember()
+  if (membership === 'archived') throw new RelayError('FORBIDDEN', 'this conversation is archived')
+}
+
+/** 'none' says the same of an unknown conversation and of one the user was never in (I13). */
+export async function membershipOf(sql: Sql | Transaction, conversationId: Uuid, userId: Uuid): Promise<Membership> {
+  const [row] = await sql<{ membership: Membership }[]>`
+    select case when m.state <> 'active' then 'former' when c.archived_at is null then 'active' else 'archived' end
+      as membership
+    from conversation_members m join conversations c using (conversation_id)
+    where m.conversation_id = ${conversationId} and m.user_id = ${userId}`
+  return row?.membership ?? 'none'
+}
+
+/**
+ * Those of the targets who are, with the caller, active members of a conversation that is not archived. The caller counts
+ * as sharing with himself.
+ */
+export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]): Promise<Set<Uuid>> {
+  const rows = await sql<{ user_id: Uuid }[]>`
+    select t.user_id from unnest(${targets}::uuid[]) t(user_id)
+    where t.user_id = ${caller} or exists (
+      select from conversation_members theirs
+      join conversation_members mine on mine.conversation_id = theirs.conversation_id and mine.user_id = ${caller}
+      join conversations c on c.conversation_id = theirs.conversation_id
+      where theirs.user_id = t.user_id and theirs.state = 'active' and mine.state = 'active' and c.archived_at is null)`
+  return new Set(rows.map((each) => each.user_id))
+}
+
+/**
+ * One page of the conversations the reader is an active member of, archived ones included: newest creation first, an order
+ * that nothing changes, so that pages neither repeat nor miss one that was there from the start.
+ * @param cursor conversation id of the previous page's last entry; null = from the newest.
+ * @throws INVALID_REQUEST for a cursor the reader never had, whether or not it exists (I13).
+ */
+export async function listConversations(
+  sql: Sql,
+  reader: Uuid,
+  { cursor, limit }: { cursor: Uuid | null; limit: number },
+): Promise<{ conversations: ConversationSummary[]; nextCursor: Uuid | null }> {
+  if (cursor !== null && (await membershipOf(sql, cursor, reader)) === 'none')
+    throw invalid('cursor is not one that was handed out to you')
+  const rows = await sql<SummaryRow[]>`
+    select ${summaryColumns(sql, reader)}
+    from conversation_members m join conversations c using (conversation_id)
+    where m.user_id = ${reader} and m.state = 'active'
+    ${cursor === null ? sql`` : sql`and (c.created_at, c.conversation_id) < (select created_at, conversation_id from conversations where conversation_id = ${cursor})`}
+    order by c.created_at desc, c.conversation_id desc limit ${limit + 1}`
+  const conversations = rows.slice(0, limit).map(summaryOf)
+  return { conversations, nextCursor: rows.length > limit ? conversations.at(-1)!.conversationId : null }
+}
+
+/**
+ * One conversation with its active members and a page of its chain, all of one moment.
+ * @throws NOT_FOUND for strangers as for unknown ids (I13), FORBIDDEN for former members.
+ */
+export async function readConversation(
+  sql: Sql,
+  conversationId: Uuid,
+  reader: Uuid,
+  { afterRevision, limit }: { afterRevision: number; limit: number },
+): Promise<ConversationView> {
+  return sql.begin('isolation level repeatable read read only', async (tx) => {
+    const [row] = await tx<(SummaryRow & { state: 'active' | 'left' | 'removed' })[]>`
+      select ${summaryColumns(tx, reader)}, m.state
+      from conversation_members m join conversations c using (conversation_id)
+      where m.conversation_id = ${conversationId} and m.user_id = ${reader}`
+    if (!row) throw notFound()
+    if (row.state !== 'active') throw formerMember()
+    const members = await tx<{ user_id: Uuid; role: MemberRole; joined_at: Date }[]>`
+      select user_id, role, joined_at from conversation_members
+      where conversation_id = ${conversationId} and state = 'active' order by user_id`
+    const links = await tx<LinkRow[]>`
+      select revision, change, actor_user_id, subject_user_ids, role, signed_change, changed_at
+      from conversation_changes where conversation_id = ${conversationId} and revision > ${afterRevision}
+      order by revision limit ${limit}`
+    const changes = links.map(linkOf)
+    return {
+      ...summaryOf(row),
+      members: members.map((each) => ({
+        userId: each.user_id,
+        role: each.role,
+        state: 'active',
+        joinedAtMs: each.joined_at.getTime(),
+      })),
+      changes,
+      hasMoreChanges: changes.length > 0 && changes.at(-1)!.revision < row.revision,
+    }
+  })
+}
+
+type LinkRow = {
+  revision: number
+  change: ChangeKind
+  actor_user_id: Uuid
+  subject_user_ids: Uuid[]
+  role: MemberRole | null
+  signed_change: Buffer
+  changed_at: Date
+}
+
+const linkOf = (row: LinkRow): ChainLink => ({
+  revision: row.revision,
+  change: row.change,
+  actorUserId: row.actor_user_id,
+  subjectUserIds: row.subject_user_ids,
+  role: row.role,
+  signedChange: row.signed_change,
+  changedAtMs: row.changed_at.getTime(),
+})
