@@ -1,0 +1,86 @@
+// Usernames: libsignal hashes that point at a user. The name itself never reaches the relay.
+import { verifyUsernameProof } from '../keys/verify.ts'
+import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Sql, Transaction } from './database.ts'
+
+/** How long a released name is kept for its former owner, milliseconds. [U-3] */
+export const USERNAME_LOCK_MS = 30 * 24 * 3600 * 1000
+/** Look-ups a user may make at once, and how often one more, milliseconds. [U-4] */
+export const LOOKUP_BURST = 20
+export const LOOKUP_REFILL_MS = 30_000
+/** Callers whose look-ups are remembered; past it the one idle longest starts afresh. I10 */
+const LOOKUP_MAX_CALLERS = 50_000
+
+export type Usernames = {
+  /**
+   * Gives the user this name and releases the one held before. Setting one's own name again changes nothing. [U-2]
+   * @param hash 32 bytes. @param proof libsignal's, 128 bytes.
+   * @throws RelayError INVALID_REQUEST (the proof does not verify), CONFLICT (another's, or locked for its former owner).
+   */
+  set(userId: Uuid, hash: Uint8Array, proof: Uint8Array, nowMs: number): Promise<void>
+  /** Releases the user's name, if there is one, and locks it for 30 days. [U-3] */
+  release(userId: Uuid, nowMs: number): Promise<void>
+  /**
+   * Whose name it is. Hashes are not salted, so look-ups are dear: a dictionary takes years. [U-4]
+   * @throws RelayError NOT_FOUND (also for a released name, I13), RATE_LIMITED.
+   */
+  find(caller: Uuid, hash: Uint8Array, nowMs: number): Promise<Uuid>
+}
+
+export function openUsernames({ sql }: { sql: Sql }): Usernames {
+  const spend = lookupBudget()
+  return {
+    async set(userId, hash, proof, nowMs) {
+      verifyUsernameProof(proof, hash)
+      await sql.begin(async (tx) => {
+        // One change of a user's name at a time; then the names in order of hash, so that two users who swap cannot deadlock.
+        await tx`select 1 from accounts where user_id = ${userId} for no key update`
+        await tx`select 1 from usernames where user_id = ${userId} or username_hash = ${hash}
+          order by username_hash for update`
+        await releaseOthers(tx, userId, hash, nowMs)
+        const unlocked = new Date(nowMs - USERNAME_LOCK_MS)
+        const taken = await tx`insert into usernames (username_hash, user_id) values (${hash}, ${userId})
+          on conflict (username_hash) do update set user_id = excluded.user_id, former_user_id = null, released_at = null
+          where usernames.user_id = excluded.user_id or (usernames.user_id is null
+            and (usernames.former_user_id = excluded.user_id or usernames.released_at <= ${unlocked}))
+          returning 1`
+        if (taken.length === 0) throw new RelayError('CONFLICT', 'username_hash is taken')
+      })
+    },
+
+    async release(userId, nowMs) {
+      await sql.begin(async (tx) => {
+        await tx`select 1 from accounts where user_id = ${userId} for no key update`
+        await releaseOthers(tx, userId, null, nowMs)
+      })
+    },
+
+    async find(caller, hash, nowMs) {
+      const waitMs = spend(caller, nowMs)
+      if (waitMs > 0) throw new RelayError('RATE_LIMITED', 'too many look-ups of usernames', { retryAfterMs: waitMs })
+      const [row] = await sql<{ user_id: Uuid }[]>`
+        select user_id from usernames where username_hash = ${hash} and user_id is not null`
+      if (!row) throw new RelayError('NOT_FOUND', 'no such username')
+      return row.user_id
+    },
+  }
+}
+
+const releaseOthers = (tx: Transaction, userId: Uuid, kept: Uint8Array | null, nowMs: number) =>
+  tx`update usernames set user_id = null, former_user_id = ${userId}, released_at = ${new Date(nowMs)}
+    where user_id = ${userId} and username_hash is distinct from ${kept}::bytea`
+
+// A token bucket per user, kept as the time at which it is full again. Per node: n nodes allow n times as much.
+function lookupBudget(): (caller: Uuid, nowMs: number) => number {
+  const fullAtMs = new Map<Uuid, number>()
+  return (caller, nowMs) => {
+    const next = Math.max(fullAtMs.get(caller) ?? 0, nowMs) + LOOKUP_REFILL_MS
+    const waitMs = next - nowMs - LOOKUP_BURST * LOOKUP_REFILL_MS
+    if (waitMs > 0) return waitMs
+    fullAtMs.delete(caller)
+    if (fullAtMs.size >= LOOKUP_MAX_CALLERS) fullAtMs.delete(fullAtMs.keys().next().value!)
+    fullAtMs.set(caller, next)
+    return 0
+  }
+}
