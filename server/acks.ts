@@ -1,0 +1,79 @@
+// Ends deliveries: a row leaves the waiting partition for the day's, without its ciphertext. Acks of all sessions share statements.
+import type { Uuid } from '../proto/ids.ts'
+import type { Sql } from './database.ts'
+
+/** A delivery whose place in the queue is known. */
+export type Acked = { deviceKey: number; sequence: number }
+
+/** Rows one statement ends at most. */
+const STATEMENT_MAX_ROWS = 5_000
+
+type Waiting = { rows: Acked[]; resolve(): void; reject(error: unknown): void }
+
+export class Acks {
+  private readonly writer: Sql
+  private queue: Waiting[] = []
+  private busy = false
+
+  /** @param writer the pool whose planner is tied to index paths. */
+  constructor(writer: Sql) {
+    this.writer = writer
+  }
+
+  /** Ends these deliveries; committed when it resolves. Rows already gone change nothing (I3). */
+  end(rows: Acked[]): Promise<void> {
+    if (rows.length === 0) return Promise.resolve()
+    return new Promise((resolve, reject) => {
+      this.queue.push({ rows, resolve, reject })
+      if (this.busy) return
+      this.busy = true
+      setImmediate(() => void this.run())
+    })
+  }
+
+  /**
+   * Ends deliveries of one device by message id: acks from before this connection, and gap ids. Walks the device's queue, so it is
+   * the slow way. Unknown, foreign and repeated ids change nothing (I3).
+   */
+  async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
+    if (messageIds.length === 0) return
+    await this.writer`with gone as (
+        delete from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])
+        returning device_key, sequence, message_id, ciphertext_type, withheld),
+      told as (delete from gaps where device_key = ${deviceKey} and gap_id = any(${messageIds}::uuid[]))
+      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
+      select *, now(), (now() at time zone 'utc')::date from gone`
+  }
+
+  private async run(): Promise<void> {
+    while (this.queue.length > 0) {
+      const batch: Waiting[] = []
+      for (let rows = 0; this.queue.length > 0 && rows < STATEMENT_MAX_ROWS; ) {
+        const next = this.queue.shift()!
+        rows += next.rows.length
+        batch.push(next)
+      }
+      const rows = batch.flatMap((each) => each.rows)
+      try {
+        await this.statement(rows)
+        for (const each of batch) each.resolve()
+      } catch (error) {
+        for (const each of batch) each.reject(error)
+      }
+    }
+    this.busy = false
+  }
+
+  private async statement(rows: Acked[]): Promise<void> {
+    const keys = `{${rows.map((row) => row.deviceKey).join(',')}}`
+    const sequences = `{${rows.map((row) => row.sequence).join(',')}}`
+    // By ctid: each row is found by one index descent, and a tid list is visited in physical order, so two acks never deadlock.
+    await this.writer`with gone as (
+        delete from message_deliveries_waiting where ctid = any(array(
+          select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[]) x(d, s) cross join lateral (
+            select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s limit 1) w))
+        returning device_key, sequence, message_id, ciphertext_type, withheld)
+      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
+      select *, now(), (now() at time zone 'utc')::date from gone`
+  }
+}

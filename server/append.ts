@@ -1,0 +1,142 @@
+// One batch into append_batch() and back: arrays in, what was written or why nothing was out. No policy here; that is in batch.ts.
+import type { Uuid } from '../proto/ids.ts'
+import type { Addressed } from './authorize.ts'
+import type { Sql } from './database.ts'
+import type { Send, Sender } from './frames.ts'
+import type { Roster } from './rosters.ts'
+
+/** A decided send on its way to commit. */
+export type Entry = {
+  sender: Sender
+  send: Send
+  messageId: Uuid
+  /** The roster it was decided on. */
+  roster: Roster
+  /** Rows that take a sequence. */
+  rows: Addressed[]
+  /** Rows for full queues; they become dead letters. */
+  overflow: Addressed[]
+}
+
+export type AppendResult =
+  | {
+      written: true
+      /** Per entry and row: the sequence given. */
+      sequences: number[][]
+    }
+  | {
+      written: false
+      /** Sender or recipient devices that no longer exist. */
+      gone: Set<number>
+      /** By entry index: the message that was accepted first. */
+      duplicates: Map<number, { messageId: Uuid; sentAtMs: number }>
+      /** Conversations whose roster is not the decided one. */
+      moved: Set<Uuid>
+      /** Devices without room. */
+      full: Set<number>
+    }
+
+type Answer = {
+  base: number[] | null
+  gone: number[] | null
+  duplicates: number[] | null
+  first_ids: Uuid[] | null
+  first_at: Date[] | null
+  moved: number[] | null
+  full_keys: number[] | null
+  written: boolean
+}
+
+const array = (values: readonly (string | number | boolean | null)[]): string => `{${values.map((v) => v ?? 'null').join(',')}}`
+const texts = (values: readonly (string | null)[]): string =>
+  `{${values.map((v) => (v === null ? 'null' : `"${v.replace(/["\\]/g, '\\$&')}"`)).join(',')}}`
+const ascending = (keys: Iterable<number>): number[] => [...keys].sort((a, b) => a - b)
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
+
+/**
+ * Commits the whole batch or nothing of it.
+ * @param entries decided sends; no (sender, client_message_id) twice.
+ * @param sentAtMs the time all of them get.
+ * @param quota rows a queue holds at most.
+ * @throws the database's error; unless it is a lost connection, nothing was written.
+ */
+export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota: number): Promise<AppendResult> {
+  const counts = new Map<number, number>()
+  const locks = new Set<number>()
+  for (const entry of entries) {
+    locks.add(entry.sender.deviceKey)
+    for (const { device } of entry.overflow) locks.add(device.deviceKey)
+    for (const { device } of entry.rows) {
+      locks.add(device.deviceKey)
+      counts.set(device.deviceKey, (counts.get(device.deviceKey) ?? 0) + 1)
+    }
+  }
+  const keys = ascending(counts.keys())
+  const indexOf = new Map(keys.map((key, i) => [key, i + 1]))
+  const conversations = new Map(entries.map((entry) => [entry.roster.conversationId, entry.roster.digest]))
+
+  const next = new Map<number, number>()
+  const r = { k: [] as number[], n: [] as number[], m: [] as number[], type: [] as number[], withheld: [] as number[] }
+  const at: number[] = []
+  const length: number[] = []
+  const iv: number[] = []
+  const blob: string[] = ['\\x']
+  let offset = 1
+  entries.forEach((entry, m) => {
+    for (const { device, recipient } of entry.rows) {
+      const n = (next.get(device.deviceKey) ?? 0) + 1
+      next.set(device.deviceKey, n)
+      r.k.push(indexOf.get(device.deviceKey)!)
+      r.n.push(n)
+      r.m.push(m + 1)
+      r.type.push(recipient.ciphertextType)
+      r.withheld.push(recipient.withheld)
+      at.push(offset)
+      length.push(recipient.content.length)
+      iv.push(recipient.iv.length)
+      blob.push(hex(recipient.content), hex(recipient.iv))
+      offset += recipient.content.length + recipient.iv.length
+    }
+  })
+  const dropped = entries.flatMap((entry) => entry.overflow.map(({ device }) => [device.deviceKey, entry.messageId] as const))
+  const sends = entries.map((entry) => entry.send)
+
+  const [answer] = await sql<[Answer]>`select * from append_batch(
+    ${array(ascending(locks))}::text::bigint[], ${array(keys)}::text::bigint[], ${array(keys.map((key) => counts.get(key)!))}::text::int[],
+    ${array([...conversations.keys()])}::text::uuid[], ${array([...conversations.values()])}::text::text[],
+    ${array(entries.map((e) => e.messageId))}::text::uuid[], ${array(sends.map((s) => s.conversationId))}::text::uuid[],
+    ${array(entries.map((e) => e.sender.userId))}::text::uuid[], ${array(entries.map((e) => e.sender.deviceKey))}::text::bigint[],
+    ${array(entries.map((e) => e.sender.deviceId))}::text::smallint[], ${array(sends.map((s) => s.clientMessageId))}::text::uuid[],
+    ${array(sends.map((s) => s.messageType))}::text::smallint[], ${array(sends.map((s) => s.urgent))}::text::boolean[],
+    ${array(sends.map((s) => s.replyToMessageId))}::text::uuid[],
+    ${texts(sends.map((s) => s.attachmentUrl))}::text::text[], ${texts(sends.map((s) => s.thumbnailUrl))}::text::text[],
+    ${array(r.k)}::text::int[], ${array(r.n)}::text::int[], ${array(r.m)}::text::int[],
+    ${array(r.type)}::text::smallint[], ${array(r.withheld)}::text::smallint[],
+    ${array(at)}::text::int[], ${array(length)}::text::int[], ${array(iv)}::text::int[], ${blob.join('')}::text::bytea,
+    ${array(dropped.map(([key]) => key))}::text::bigint[], ${array(dropped.map(([, id]) => id))}::text::uuid[],
+    ${new Date(sentAtMs)}, ${quota})`
+
+  if (!answer.written)
+    return {
+      written: false,
+      gone: new Set(answer.gone?.map(Number)),
+      duplicates: new Map(
+        (answer.duplicates ?? []).map((i, n) => [
+          Number(i) - 1,
+          { messageId: answer.first_ids![n]!, sentAtMs: answer.first_at![n]!.getTime() },
+        ]),
+      ),
+      moved: new Set((answer.moved ?? []).map((i) => [...conversations.keys()][Number(i) - 1]!)),
+      full: new Set(answer.full_keys?.map(Number)),
+    }
+  const base = answer.base ?? []
+  let row = 0
+  const sequences = entries.map((entry) =>
+    entry.rows.map(() => {
+      const sequence = Number(base[r.k[row]! - 1]) + r.n[row]!
+      row++
+      return sequence
+    }),
+  )
+  return { written: true, sequences }
+}

@@ -1,0 +1,51 @@
+// May this send happen, and to which queues does it go? Pure: decides on a roster, which append_batch later confirms under its locks.
+import { type DeviceAddress, invalid, RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Recipient, Send, Sender } from './frames.ts'
+import { addressOf, type Roster, type RosterDevice } from './rosters.ts'
+
+/** One delivery row to be: a current device and what it gets. */
+export type Addressed = { device: RosterDevice; recipient: Recipient }
+
+/** The same for a conversation that does not exist and one the sender was never in (I13). [S-1] */
+export const unknownConversation = (): RelayError => invalid('conversation_id names no conversation of yours')
+
+/**
+ * Compares the addressed devices with the current ones. [S-4]
+ * @throws RelayError INVALID_REQUEST (not a member), FORBIDDEN (archived), DEVICE_MISMATCH; nothing is stored.
+ */
+export function decide(sender: Sender, send: Send, roster: Roster): Addressed[] {
+  if (!roster.byKey.has(sender.deviceKey)) throw unknownConversation()
+  if (roster.archived) throw new RelayError('FORBIDDEN', 'the conversation is archived')
+
+  const addressed: Addressed[] = []
+  const extra: DeviceAddress[] = []
+  const stale: DeviceAddress[] = []
+  const named = new Set<number>([sender.deviceKey])
+  for (const recipient of send.recipients) {
+    const { userId, deviceId, registrationId } = recipient
+    const device = roster.byAddress.get(addressOf(userId, deviceId))
+    if (!device || device.deviceKey === sender.deviceKey) {
+      extra.push({ userId, deviceId, registrationId })
+      continue
+    }
+    named.add(device.deviceKey)
+    if (device.registrationId !== registrationId) stale.push(toAddress(device))
+    else addressed.push({ device, recipient })
+  }
+  const missing =
+    send.scope === 'ALL' && named.size <= roster.devices.length
+      ? roster.devices.filter((each) => !named.has(each.deviceKey)).map(toAddress)
+      : []
+  if (missing.length || extra.length || stale.length)
+    throw new RelayError('DEVICE_MISMATCH', 'the addressed devices are not the current ones', {
+      mismatch: { missing, extra, stale },
+    })
+  return addressed
+}
+
+const toAddress = (device: { userId: Uuid; deviceId: number; registrationId: number }): DeviceAddress => ({
+  userId: device.userId,
+  deviceId: device.deviceId,
+  registrationId: device.registrationId,
+})

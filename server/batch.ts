@@ -1,0 +1,180 @@
+// What one batch does about refusals and failures: takes refused sends out and tries again, splits on bad data, repeats on a lost connection.
+import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import { type AppendResult, append, type Entry } from './append.ts'
+import { type Addressed, decide } from './authorize.ts'
+import type { Sql } from './database.ts'
+import { isBadData, isLostConnection, isTransient } from './errors.ts'
+import type { Committed } from './frames.ts'
+import type { Rosters } from './rosters.ts'
+
+/** What became of one send. */
+export type Outcome = {
+  messageId: Uuid
+  sentAtMs: number
+  duplicate: boolean
+  /** Full queues. [Q-8] */
+  skipped: { userId: Uuid; deviceId: number; registrationId: number }[]
+  /** Rows written now, for the fan-out; empty for a duplicate. */
+  committed: Committed[]
+}
+
+/** An entry in the pipeline with its two ways out; exactly one is called. */
+export type Pending = Entry & { resolve(outcome: Outcome): void; reject(error: unknown): void }
+
+export type BatchDeps = {
+  sql: Sql
+  rosters: Rosters
+  clock: () => number
+  quota: number
+  /** These devices may have rows nobody will announce: their sessions look for themselves. */
+  onUnknown(deviceKeys: number[]): void
+  /** An error nobody expected, in full. */
+  report(error: unknown): void
+}
+
+/** Attempts of a batch whose connection was lost or whose locks were not to be had, with the pauses between them. */
+const RETRY_PAUSES_MS = [50, 200, 500, 1000, 2000]
+/** Roster changes during one batch before its senders are told to come again. */
+const MAX_ROUNDS = 8
+/** A sender to a full queue waits this long: a retry storm would not drain it. [Q-8] */
+const FULL_RETRY_MS = 60_000
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** Every entry is resolved or rejected when this returns; it never throws. */
+export async function commitBatch(entries: Pending[], deps: BatchDeps): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await commitOnce(entries, deps)
+      return
+    } catch (error) {
+      const open = entries.filter((each) => !settled.has(each))
+      if (isBadData(error)) {
+        deps.report(error)
+        if (open.length === 1) {
+          settle(open[0]!, () => open[0]!.reject(new RelayError('INVALID_REQUEST', 'the message holds data that cannot be stored')))
+          return
+        }
+        // One bad row must not take 499 good ones along.
+        const half = open.length >> 1
+        await commitBatch(open.slice(0, half), deps)
+        await commitBatch(open.slice(half), deps)
+        return
+      }
+      const lost = isLostConnection(error)
+      if (lost) deps.onUnknown(open.flatMap((each) => each.rows.map((row) => row.device.deviceKey)))
+      const retryMs = RETRY_PAUSES_MS[attempt]
+      if ((lost || isTransient(error)) && retryMs !== undefined) {
+        // The same ids again: what did commit comes back as a duplicate of itself. I2
+        await pause(retryMs)
+        continue
+      }
+      for (const each of open) settle(each, () => each.reject(error))
+      return
+    }
+  }
+}
+
+const settled = new WeakSet<Pending>()
+const settle = (entry: Pending, out: () => void): void => {
+  settled.add(entry)
+  out()
+}
+
+async function commitOnce(entries: Pending[], deps: BatchDeps): Promise<void> {
+  for (let round = 0; ; round++) {
+    const open = entries.filter((each) => !settled.has(each))
+    if (open.length === 0) return
+    if (round === MAX_ROUNDS) {
+      const busy = new RelayError('UNAVAILABLE', 'the conversation keeps changing', { retryAfterMs: 1000 })
+      for (const each of open) settle(each, () => each.reject(busy))
+      return
+    }
+    const sentAtMs = deps.clock()
+    const result = await append(deps.sql, open, sentAtMs, deps.quota)
+    if (result.written) {
+      open.forEach((entry, i) => {
+        settle(entry, () => entry.resolve(accepted(entry, sentAtMs, result.sequences[i]!)))
+      })
+      return
+    }
+    await takeOut(open, result, deps)
+  }
+}
+
+function accepted(entry: Pending, sentAtMs: number, sequences: number[]): Outcome {
+  const { send, sender, messageId } = entry
+  const committed = entry.rows.map(({ device, recipient }, i) => ({
+    deviceKey: device.deviceKey,
+    delivery: {
+      sequence: sequences[i]!,
+      messageId,
+      conversationId: send.conversationId,
+      sentAtMs,
+      sender: { userId: sender.userId, deviceId: sender.deviceId, clientMessageId: send.clientMessageId },
+      messageType: send.messageType,
+      ciphertextType: recipient.ciphertextType,
+      withheld: recipient.withheld,
+      content: recipient.content,
+      iv: recipient.iv,
+      replyToMessageId: send.replyToMessageId,
+      attachmentUrl: send.attachmentUrl,
+      thumbnailUrl: send.thumbnailUrl,
+      urgent: send.urgent,
+    },
+  }))
+  return { messageId, sentAtMs, duplicate: false, skipped: entry.overflow.map(({ device }) => device), committed }
+}
+
+type Refused = Extract<AppendResult, { written: false }>
+
+/** Settles what was refused for good and re-decides the rest; order within the batch stays. */
+async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Promise<void> {
+  for (const id of refused.moved) deps.rosters.drop(id)
+  const fresh = new Map(await Promise.all([...refused.moved].map(async (id) => [id, await deps.rosters.load(id)] as const)))
+  for (const [i, entry] of open.entries()) {
+    const first = refused.duplicates.get(i)
+    if (first) {
+      // Its own id: this very batch did commit, on a connection that was lost before it could say so.
+      const own = first.messageId === entry.messageId
+      if (own) deps.onUnknown(entry.rows.map((row) => row.device.deviceKey))
+      const skipped = await skippedBy(first.messageId, deps.sql)
+      settle(entry, () => entry.resolve({ ...first, duplicate: !own, skipped, committed: [] }))
+      continue
+    }
+    try {
+      if (refused.gone.has(entry.sender.deviceKey))
+        throw new RelayError('UNAUTHENTICATED', 'this device is no longer linked')
+      if (refused.moved.has(entry.send.conversationId)) {
+        const roster = fresh.get(entry.send.conversationId)
+        if (!roster) throw new RelayError('INVALID_REQUEST', 'conversation_id names no conversation of yours')
+        entry.roster = roster
+        entry.rows = decide(entry.sender, entry.send, roster)
+        entry.overflow = []
+      }
+      if (refused.full.size > 0) spill(entry, refused.full)
+    } catch (error) {
+      settle(entry, () => entry.reject(error))
+    }
+  }
+}
+
+/** Moves rows for full queues aside. [Q-8] */
+function spill(entry: Pending, full: Set<number>): void {
+  const isFull = (row: Addressed): boolean => full.has(row.device.deviceKey)
+  if (!entry.rows.some(isFull)) return
+  const others = entry.rows.filter((row) => row.device.userId !== entry.sender.userId)
+  if (entry.roster.kind === 'direct' && others.length > 0 && others.every(isFull))
+    throw new RelayError('QUEUE_FULL', 'the recipient has not collected messages for too long', { retryAfterMs: FULL_RETRY_MS })
+  entry.overflow = [...entry.overflow, ...entry.rows.filter(isFull)]
+  entry.rows = entry.rows.filter((row) => !isFull(row))
+}
+
+/** The devices the first answer named as skipped. */
+export async function skippedBy(messageId: Uuid, sql: Sql): Promise<Outcome['skipped']> {
+  const rows = await sql<{ user_id: Uuid; device_id: number; registration_id: number }[]>`
+    select k.user_id, k.device_id, k.registration_id from dead_letters d join keys.devices k using (device_key)
+    where d.message_id = ${messageId} and d.reason = 'overflow'`
+  return rows.map((row) => ({ userId: row.user_id, deviceId: row.device_id, registrationId: row.registration_id }))
+}

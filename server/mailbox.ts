@@ -1,0 +1,100 @@
+// From a checked frame to a committed message: dedupe, device set, commit. What is not committed here is not acknowledged anywhere (I1).
+import { RelayError } from '../proto/errors.ts'
+import { type Uuid, uuidV7 } from '../proto/ids.ts'
+import { decide, unknownConversation } from './authorize.ts'
+import { type Outcome, skippedBy } from './batch.ts'
+import type { Sql } from './database.ts'
+import type { Send, Sender } from './frames.ts'
+import type { Roster, Rosters } from './rosters.ts'
+import type { Writer } from './writer.ts'
+
+export type Membership = 'active' | 'former' | 'archived' | 'none'
+
+export type MailboxDeps = {
+  sql: Sql
+  rosters: Rosters
+  writer: Writer
+  clock: () => number
+  /** Asked only when a send is refused. */
+  membershipOf(conversationId: Uuid, userId: Uuid): Promise<Membership>
+}
+
+export class Mailbox {
+  private readonly deps: MailboxDeps
+  private readonly inFlight = new Map<string, Promise<Outcome>>()
+
+  constructor(deps: MailboxDeps) {
+    this.deps = deps
+  }
+
+  /**
+   * Hands a send to the writer; call it again for the next frame of the session as soon as `submitted` resolves, and order holds.
+   * @returns `submitted`: decided and in its lane, or refused; `outcome`: committed, or the refusal (a RelayError or the database's error).
+   */
+  append(sender: Sender, send: Send): { submitted: Promise<void>; outcome: Promise<Outcome> } {
+    const key = `${sender.deviceKey}.${send.clientMessageId}`
+    const twin = this.inFlight.get(key)
+    // Two copies in flight are one message. I2
+    if (twin) return { submitted: Promise.resolve(), outcome: twin.then((first) => ({ ...first, duplicate: true, committed: [] })) }
+
+    const cached = this.deps.rosters.cached(send.conversationId)
+    let outcome: Promise<Outcome> | null = null
+    let submitted: Promise<void> = Promise.resolve()
+    if (cached) {
+      try {
+        outcome = this.submit(sender, send, cached)
+      } catch (error) {
+        if (!(error instanceof RelayError) || error.code === 'OVERLOADED') outcome = Promise.reject(error)
+      }
+    }
+    if (!outcome) {
+      const decided = this.decideAfresh(sender, send)
+      submitted = decided.then(
+        () => {},
+        () => {},
+      )
+      outcome = decided.then((it) => it.outcome)
+    }
+    this.inFlight.set(key, outcome)
+    const done = (): void => void this.inFlight.delete(key)
+    outcome.then(done, done)
+    return { submitted, outcome }
+  }
+
+  private submit(sender: Sender, send: Send, roster: Roster): Promise<Outcome> {
+    const rows = decide(sender, send, roster)
+    return this.deps.writer.append({ sender, send, roster, rows, overflow: [], messageId: uuidV7(this.deps.clock()) })
+  }
+
+  /** The cached roster refused or is not there: the database has the word, and a known id is answered before any refusal. [S-2] */
+  private async decideAfresh(sender: Sender, send: Send): Promise<{ outcome: Promise<Outcome> }> {
+    const roster = await this.deps.rosters.load(send.conversationId)
+    try {
+      if (!roster) throw unknownConversation()
+      return { outcome: this.submit(sender, send, roster) }
+    } catch (error) {
+      if (!(error instanceof RelayError) || error.code === 'OVERLOADED') throw error
+      const first = await this.firstAnswer(sender, send)
+      if (first) return { outcome: Promise.resolve(first) }
+      if (roster?.byKey.has(sender.deviceKey)) throw error
+      throw await this.whyNotMember(sender, send)
+    }
+  }
+
+  private async firstAnswer(sender: Sender, send: Send): Promise<Outcome | null> {
+    const [row] = await this.deps.sql<{ message_id: Uuid; sent_at: Date }[]>`
+      select message_id, sent_at from messages where sender_device_key = ${sender.deviceKey} and client_message_id = ${send.clientMessageId}`
+    if (!row) return null
+    const skipped = await skippedBy(row.message_id, this.deps.sql)
+    return { messageId: row.message_id, sentAtMs: row.sent_at.getTime(), duplicate: true, skipped, committed: [] }
+  }
+
+  private async whyNotMember(sender: Sender, send: Send): Promise<RelayError> {
+    const membership = await this.deps.membershipOf(send.conversationId, sender.userId)
+    if (membership === 'former') return new RelayError('FORBIDDEN', 'you are no longer a member of the conversation')
+    if (membership === 'archived') return new RelayError('FORBIDDEN', 'the conversation is archived')
+    // An active member whose device is in no roster: the device was unlinked.
+    if (membership === 'active') return new RelayError('UNAUTHENTICATED', 'this device is no longer linked')
+    return unknownConversation()
+  }
+}

@@ -1,0 +1,139 @@
+// Reads of one device's queue. Each is one statement, so rows, tail and gap come from one snapshot (§ reading rule in session.ts).
+import type { Uuid } from '../proto/ids.ts'
+import type { Sql } from './database.ts'
+import type { Delivery } from './frames.ts'
+
+/** What a connection starts from. */
+export type Start = { epoch: number; tail: number; waiting: boolean }
+
+export type Gap = { gapId: Uuid; overflowed: number; expired: number; sinceMs: number }
+
+export type Page = {
+  deliveries: Delivery[]
+  /** Rows beyond this page were waiting in the same snapshot. */
+  hasMore: boolean
+  /** Last sequence given out. */
+  tail: number
+  gap: Gap | null
+}
+
+type PageRow = {
+  tail: number
+  gap_id: Uuid | null
+  overflowed: number | null
+  expired: number | null
+  since: Date | null
+  seen: number | null
+  sequence: number | null
+  message_id: Uuid
+  ciphertext_type: number
+  withheld: number
+  content: Buffer | null
+  iv: Buffer | null
+  conversation_id: Uuid | null
+  sender_type: number
+  sender_user_id: Uuid
+  sender_device_id: number
+  client_message_id: Uuid
+  message_type: number
+  urgent: boolean
+  reply_to_message_id: Uuid | null
+  attachment_url: string | null
+  thumbnail_url: string | null
+  sent_at: Date
+}
+
+const NONE = new Uint8Array(0)
+
+export class Queue {
+  private readonly reader: Sql
+
+  constructor(reader: Sql) {
+    this.reader = reader
+  }
+
+  /** Epoch, tail and whether anything waits, for a connection that is already registered. Null: the device has no queue any more. */
+  async start(deviceKey: number): Promise<Start | null> {
+    const [row] = await this.reader<{ epoch: number; tail: number; waiting: boolean }[]>`
+      select nextval('session_epoch') as epoch, q.last as tail,
+        exists (select 1 from message_deliveries_waiting where device_key = ${deviceKey})
+          or exists (select 1 from gaps where device_key = ${deviceKey}) as waiting
+      from (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1) q`
+    return row ?? null
+  }
+
+  /** Last sequence given out, per device; devices without a queue are left out. */
+  async tails(deviceKeys: number[]): Promise<Map<number, number>> {
+    const rows = await this.reader<{ k: number; last: number }[]>`
+      select x.k, q.last from unnest(${`{${deviceKeys.join(',')}}`}::text::bigint[]) x(k) cross join lateral (
+        select last from device_sequences where device_key = x.k order by last desc limit 1) q`
+    return new Map(rows.map((row) => [row.k, row.last]))
+  }
+
+  /** Sequence of a message still waiting for this device; null when it is not (acked, foreign, unknown). Walks the device's queue. */
+  async sequenceOf(deviceKey: number, messageId: Uuid): Promise<number | null> {
+    const [row] = await this.reader<{ sequence: number }[]>`
+      select sequence from message_deliveries_waiting where device_key = ${deviceKey} and message_id = ${messageId} limit 1`
+    return row?.sequence ?? null
+  }
+
+  /**
+   * The rows after a sequence, in order.
+   * @param limit rows at most; @param maxBytes of content, exceeded only by a single first row.
+   */
+  async page(deviceKey: number, after: number, limit: number, maxBytes: number): Promise<Page> {
+    const rows = await this.reader<PageRow[]>`
+      select t.last as tail, g.gap_id, g.overflowed, g.expired, g.since, w.*,
+        m.conversation_id, m.sender_type, m.sender_user_id, m.sender_device_id, m.client_message_id, m.message_type, m.urgent,
+        m.reply_to_message_id, m.attachment_url, m.thumbnail_url, m.sent_at
+      from (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1) t
+      left join gaps g on g.device_key = ${deviceKey}
+      left join lateral (
+        select * from (
+          select sequence, message_id, ciphertext_type, withheld, content, iv,
+            count(*) over () as seen, row_number() over (order by sequence) as place,
+            sum(octet_length(content) + 300) over (order by sequence) as bytes
+          from (select * from message_deliveries_waiting where device_key = ${deviceKey} and sequence > ${after}
+            order by sequence limit ${limit + 1}) ahead
+        ) measured where place <= ${limit} and (bytes <= ${maxBytes} or place = 1)
+      ) w on true
+      left join lateral (select * from messages where message_id = w.message_id limit 1) m on true
+      order by w.sequence`
+    const [first] = rows
+    if (!first) return { deliveries: [], hasMore: false, tail: after, gap: null }
+    const deliveries = rows.filter((row) => row.sequence !== null).map(toDelivery)
+    return {
+      deliveries,
+      hasMore: deliveries.length < (first.seen ?? 0),
+      tail: first.tail,
+      gap: first.gap_id
+        ? {
+            gapId: first.gap_id,
+            overflowed: first.overflowed!,
+            expired: first.expired!,
+            sinceMs: first.since!.getTime(),
+          }
+        : null,
+    }
+  }
+}
+
+const toDelivery = (row: PageRow): Delivery => ({
+  sequence: row.sequence!,
+  messageId: row.message_id,
+  conversationId: row.conversation_id,
+  sentAtMs: row.sent_at.getTime(),
+  sender:
+    row.sender_type === 2
+      ? null
+      : { userId: row.sender_user_id, deviceId: row.sender_device_id, clientMessageId: row.client_message_id },
+  messageType: row.message_type,
+  ciphertextType: row.ciphertext_type,
+  withheld: row.withheld,
+  content: row.content ?? NONE,
+  iv: row.iv ?? NONE,
+  replyToMessageId: row.reply_to_message_id,
+  attachmentUrl: row.attachment_url,
+  thumbnailUrl: row.thumbnail_url,
+  urgent: row.urgent,
+})

@@ -1,0 +1,127 @@
+// Who receives what is sent to a conversation, cached. A roster may be stale: sends are decided on it, and the append function
+// confirms its digest under the locks (docs/decisions/roster-digest.md). Nothing here writes.
+import type { Uuid } from '../proto/ids.ts'
+import type { Sql } from './database.ts'
+
+/** One device of an active member. */
+export type RosterDevice = { deviceKey: number; userId: Uuid; deviceId: number; registrationId: number }
+
+export type Roster = {
+  conversationId: Uuid
+  kind: 'direct' | 'group'
+  archived: boolean
+  /** Names exactly this device set and archived state; compared by append_batch. */
+  digest: string
+  /** Ascending by device key. */
+  devices: RosterDevice[]
+  /** The same devices by `userId.deviceId`. */
+  byAddress: Map<string, RosterDevice>
+  byKey: Map<number, RosterDevice>
+}
+
+/** Key of Roster.byAddress. */
+export const addressOf = (userId: Uuid, deviceId: number): string => `${userId}.${deviceId}`
+
+type Row = {
+  id: Uuid
+  kind: 'direct' | 'group'
+  archived: boolean
+  digest: string
+  device_keys: number[] | null
+  user_ids: Uuid[] | null
+  device_ids: number[] | null
+  registration_ids: number[] | null
+}
+
+function fromRow(row: Row): Roster {
+  const devices = (row.device_keys ?? []).map((key, i) => ({
+    deviceKey: Number(key),
+    userId: row.user_ids![i]!,
+    deviceId: row.device_ids![i]!,
+    registrationId: row.registration_ids![i]!,
+  }))
+  return {
+    conversationId: row.id,
+    kind: row.kind,
+    archived: row.archived,
+    digest: row.digest,
+    devices,
+    byAddress: new Map(devices.map((each) => [addressOf(each.userId, each.deviceId), each])),
+    byKey: new Map(devices.map((each) => [each.deviceKey, each])),
+  }
+}
+
+/** Devices the cache holds at most, over all rosters: about 250 bytes each. I10 */
+const CACHE_MAX_DEVICES = 400_000
+
+/**
+ * A cache in front of the SQL function roster(). Concurrent loads of one tick share a query.
+ */
+export class Rosters {
+  private readonly sql: Sql
+  private readonly cache = new Map<Uuid, Roster>()
+  private cachedDevices = 0
+  private waiting = new Map<
+    Uuid,
+    { promise: Promise<Roster | null>; settle: (r: Roster | null) => void; fail: (e: unknown) => void }
+  >()
+
+  constructor(sql: Sql) {
+    this.sql = sql
+  }
+
+  /** The cached roster, possibly stale; undefined when none is held. */
+  cached(conversationId: Uuid): Roster | undefined {
+    return this.cache.get(conversationId)
+  }
+
+  /** Forgets a roster: its conversation, its members or their devices changed. */
+  drop(conversationId: Uuid): void {
+    const held = this.cache.get(conversationId)
+    if (!held) return
+    this.cache.delete(conversationId)
+    this.cachedDevices -= held.devices.length
+  }
+
+  /** Reads the roster as it is committed now and caches it; null when there is no such conversation. */
+  load(conversationId: Uuid): Promise<Roster | null> {
+    const pending = this.waiting.get(conversationId)
+    if (pending) return pending.promise
+    let settle!: (roster: Roster | null) => void
+    let fail!: (error: unknown) => void
+    const promise = new Promise<Roster | null>((resolve, reject) => {
+      settle = resolve
+      fail = reject
+    })
+    if (this.waiting.size === 0) setImmediate(() => this.flush())
+    this.waiting.set(conversationId, { promise, settle, fail })
+    return promise
+  }
+
+  private async flush(): Promise<void> {
+    const batch = this.waiting
+    this.waiting = new Map()
+    try {
+      const rows = await this.sql<Row[]>`
+        select x.id, r.* from unnest(${[...batch.keys()]}::uuid[]) x(id) cross join lateral roster(x.id) r`
+      const found = new Map(rows.map((row) => [row.id, fromRow(row)]))
+      for (const [id, { settle }] of batch) {
+        const roster = found.get(id) ?? null
+        if (roster) this.hold(roster)
+        settle(roster)
+      }
+    } catch (error) {
+      for (const { fail } of batch.values()) fail(error)
+    }
+  }
+
+  private hold(roster: Roster): void {
+    this.drop(roster.conversationId)
+    this.cache.set(roster.conversationId, roster)
+    this.cachedDevices += roster.devices.length
+    for (const oldest of this.cache.keys()) {
+      if (this.cachedDevices <= CACHE_MAX_DEVICES) break
+      this.drop(oldest)
+    }
+  }
+}
