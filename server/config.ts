@@ -202,6 +202,9 @@ export const VARIABLES = {
 type Name = keyof typeof VARIABLES
 type Values = { [K in Name]: z.output<(typeof VARIABLES)[K]['schema']> }
 
+// Set by Kubernetes in every pod beside a service called sealpost.
+const KUBERNETES = /^SEALPOST_(SERVICE_|PORT_\d|PORT=tcp:)/
+
 // Levenshtein's: how many letters to change, add or drop.
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, at) => at)
@@ -235,7 +238,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
     }
   }
   for (const name of Object.keys(env)) {
-    if (!name.startsWith('SEALPOST_') || name in VARIABLES) continue
+    if (!name.startsWith('SEALPOST_') || name in VARIABLES || KUBERNETES.test(`${name}=${env[name]}`)) continue
     const nearest = names.map((known) => ({ known, far: distance(name, known) })).sort((a, b) => a.far - b.far)[0]!
     problems.push(`${name} is not a variable of the relay; did you mean ${nearest.known}?`)
   }

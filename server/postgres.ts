@@ -3,10 +3,10 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { CLEAN_ENV, findLauncher, type Launcher } from './binaries.ts'
@@ -42,36 +42,50 @@ export type Postgres = {
  * @throws StartError with one line for the operator; nothing keeps running then.
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
-  const dataDir = resolve(options.dataDir)
+  const release = await claimDirectory(options.dataDir)
+  // One name for one directory: a server left over is recognised by the path it was started with.
+  const dataDir = await realpath(options.dataDir)
   const cluster = join(dataDir, 'postgres')
-  const release = await claimDirectory(dataDir)
   try {
     const launch = await prepare(dataDir, cluster)
-    const password = (await readFile(join(dataDir, 'postgres.password'), 'utf8')).trim()
-    const { child, port } = await boot(launch, dataDir, cluster, options.settings ?? {})
-    const guard = watchOver(child.pid!, options.ephemeral ? dataDir : null)
-    let stopping: Promise<void> | null = null
-    const exited = once(child, 'exit')
+    const password = await readFile(join(dataDir, 'postgres.password'), 'utf8')
+    const { child, exited, guard, port } = await boot(launch, dataDir, cluster, options)
+    let stopped: Promise<void> | null = null
     const stop = async () => {
-      if (child.exitCode === null && child.signalCode === null) child.kill('SIGINT')
+      child.kill('SIGINT')
       await exited
       guard.kill('SIGKILL')
       await release()
       if (options.ephemeral) await rm(dataDir, { recursive: true, force: true })
     }
     return {
-      url: `postgres://${USER}:${password}@127.0.0.1:${port}/postgres`,
-      died: exited.then(() => (stopping ? new Promise<void>(() => {}) : undefined)),
+      url: urlOf(password, port),
+      died: exited.then(() => (stopped ? new Promise<void>(() => {}) : undefined)),
       stop: () => {
-        stopping ??= stop()
-        return stopping
+        stopped ??= stop()
+        return stopped
       },
     }
   } catch (error) {
     await release()
+    if (options.ephemeral) await rm(dataDir, { recursive: true, force: true })
     throw asStartError(error, dataDir)
   }
 }
+
+/** The server a live relay keeps in this directory, for commands beside it; null when none runs. */
+export async function findPostgres(dataDir: string): Promise<string | null> {
+  const directory = await realpath(dataDir).catch(() => null)
+  if (directory === null) return null
+  const cluster = join(directory, 'postgres')
+  const [pid, , , port, , , , state] = await readLock(cluster)
+  if (state?.trim() !== 'ready' || !(await serves(Number(pid), cluster))) return null
+  const password = await readFile(join(directory, 'postgres.password'), 'utf8').catch(() => null)
+  return password === null ? null : urlOf(password, Number(port))
+}
+
+const urlOf = (password: string, port: number): string =>
+  `postgres://${USER}:${password.trim()}@127.0.0.1:${port}/postgres`
 
 function asStartError(error: unknown, dataDir: string): StartError {
   if (error instanceof StartError) return error
@@ -124,13 +138,14 @@ async function create(dataDir: string, cluster: string): Promise<Launcher> {
 const readLock = async (cluster: string): Promise<string[]> =>
   (await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')
 
+const serves = async (pid: number, cluster: string): Promise<boolean> =>
+  isAlive(pid) && ((await commandOf(pid)) ?? '').includes(`-D ${cluster} `)
+
 // Only called once this process owns the directory: whoever started that server is dead.
 async function stopLeftover(cluster: string): Promise<void> {
   const pid = Number.parseInt((await readLock(cluster))[0]!, 10)
-  if (!pid || pid === process.pid || !isAlive(pid)) return
-  const command = await commandOf(pid)
-  if (command === null) return
-  if (!command.includes(cluster)) {
+  if (!pid || !isAlive(pid)) return
+  if (!(await serves(pid, cluster))) {
     // The number now belongs to another program (a new container counts from 1 again); PostgreSQL itself would give up.
     await rm(join(cluster, 'postmaster.pid'), { force: true })
     return
@@ -141,7 +156,7 @@ async function stopLeftover(cluster: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH')
       throw new StartError(`${cluster} is served by process ${pid}, which belongs to another user`)
   }
-  while (isAlive(pid)) await delay(20)
+  while (await serves(pid, cluster)) await delay(20)
 }
 
 async function freePort(): Promise<number> {
@@ -157,9 +172,10 @@ async function boot(
   launch: Launcher,
   dataDir: string,
   cluster: string,
-  changed: Record<string, string>,
-): Promise<{ child: ChildProcess; port: number }> {
+  options: PostgresOptions,
+): Promise<{ child: ChildProcess; exited: Promise<unknown>; guard: ChildProcess; port: number }> {
   const logFile = join(dataDir, 'postgres.log')
+  await rename(logFile, `${logFile}.old`).catch(() => {})
   let last = ''
   for (let attempt = 0; attempt < 20; attempt++) {
     const port = await freePort()
@@ -174,7 +190,7 @@ async function boot(
       // Details and statements of an error can hold what clients sent (I16).
       log_error_verbosity: 'terse',
       log_min_error_statement: 'panic',
-      ...changed,
+      ...options.settings,
     }
     const { command, args } = launch('postgres', [
       '-D',
@@ -184,13 +200,14 @@ async function boot(
     const log = await open(logFile, 'w', 0o600)
     // In a session of its own: Ctrl-C reaches every process of the terminal's group, and this one has to outlive the drain.
     const child = spawn(command, args, { detached: true, env: CLEAN_ENV, stdio: ['ignore', 'ignore', log.fd] })
-    const failed = once(child, 'error').then(([error]) => Promise.reject(error))
-    try {
-      if (await Promise.race([becomesReady(child, cluster), failed])) return { child, port }
-    } finally {
-      await log.close()
-      failed.catch(() => {})
-    }
+    const exited = once(child, 'exit')
+    exited.catch(() => {})
+    if (child.pid === undefined) await exited
+    const guard = watchOver(child.pid!, options.ephemeral ? dataDir : null)
+    const ready = await becomesReady(child, cluster)
+    await log.close()
+    if (ready) return { child, exited, guard, port }
+    guard.kill('SIGKILL')
     last = reason(await readFile(logFile, 'utf8'))
     // Lost the port to somebody, or the backends of a killed server are still on their way out.
     if (!/address already in use|could not create any TCP|pre-existing shared memory/i.test(last)) break
@@ -201,8 +218,9 @@ async function boot(
 
 function reason(log: string): string {
   const lines = log.trim().split('\n')
-  const line = lines.findLast((each) => /(FATAL|PANIC|error while loading):?/.test(each)) ?? lines.at(-1) ?? ''
-  return line.replace(/^.*?(FATAL|PANIC):\s*/, '') || 'it ended without a word'
+  const line =
+    lines.findLast((each) => /(FATAL|PANIC|^postgres|error while loading)\b/.test(each)) ?? lines.at(-1) ?? ''
+  return line.replace(/^.*?(FATAL|PANIC|postgres):\s*/, '') || 'it ended without a word'
 }
 
 async function becomesReady(child: ChildProcess, cluster: string): Promise<boolean> {
@@ -218,6 +236,7 @@ async function becomesReady(child: ChildProcess, cluster: string): Promise<boole
 function watchOver(pid: number, doomed: string | null): ChildProcess {
   const script = 'read -r _; kill -INT "$0"; [ -z "$1" ] && exit; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$1"'
   const guard = spawn('/bin/sh', ['-c', script, String(pid), doomed ?? ''], {
+    cwd: '/',
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
     env: CLEAN_ENV,

@@ -1,0 +1,78 @@
+// Every wrong variable gives one line that says what to change; no line repeats a secret.
+import { readFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import { CONFIGURATION, configurationPage } from '../../scripts/configuration.ts'
+import { readConfig, StartError } from '../../server/config.ts'
+
+const refusal = (env: Record<string, string>): string[] => {
+  try {
+    readConfig(env)
+  } catch (error) {
+    expect(error).toBeInstanceOf(StartError)
+    return (error as StartError).message.split('\n')
+  }
+  throw new Error('was accepted')
+}
+
+test('without any variable the relay listens on this machine only and brings its own database', () => {
+  const config = readConfig({}, false)
+  expect(config).toMatchObject({ host: '127.0.0.1', port: 8080, databaseUrl: null, dataDir: './data' })
+  expect(config).toMatchObject({ realm: 'http://localhost:8080', registration: 'open', issuer: null })
+  expect(config.sendRate).toEqual({ perSecond: 10, perMinute: 100, rowsBurst: 5000, rowsPerSecond: 500 })
+  expect(config.queue).toEqual({ maxMessages: 10_000, ttlMs: 30 * 24 * 3600 * 1000 })
+  expect(config.log).toEqual({ level: 'info', format: 'json' })
+  expect(readConfig({}, true).log.format).toBe('pretty')
+})
+
+test('the realm follows the port, an empty variable counts as unset', () => {
+  expect(readConfig({ PORT: '9000', SEALPOST_REALM: '', HOST: '' }).realm).toBe('http://localhost:9000')
+})
+
+test.each([
+  [{ PORT: 'http' }, /^PORT=http is not a whole number; for example PORT=8080$/],
+  [{ PORT: '65536' }, /^PORT=65536 is not between 0 and 65535/],
+  [{ SEALPOST_REGISTRATION: 'closed' }, /^SEALPOST_REGISTRATION=closed is not one of open, invite, issuer/],
+  [{ SEALPOST_LOG_LEVEL: 'verbose' }, /^SEALPOST_LOG_LEVEL=verbose is not one of trace, debug/],
+  [{ SEALPOST_REALM: 'chat.example.org' }, /^SEALPOST_REALM=chat\.example\.org is not a URL/],
+  [{ SEALPOST_REALM: 'https://chat.example.org/' }, /ends with a slash/],
+  [{ SEALPOST_QUEUE_MESSAGES: '999' }, /^SEALPOST_QUEUE_MESSAGES=999 is not between 1000/],
+  [{ SEALPOST_ISSUER_ALGORITHMS: 'HS256' }, /^SEALPOST_ISSUER_ALGORITHMS=HS256 has an algorithm/],
+  [{ SEALPOST_REGISTRATION: 'issuer' }, /^SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL/],
+  [{ SEALPOST_DATADIR: '/x' }, /^SEALPOST_DATADIR is not a variable of the relay; did you mean SEALPOST_DATA_DIR\?$/],
+])('%o is one clear line', (env, line) => {
+  const lines = refusal(env as Record<string, string>)
+  expect(lines).toHaveLength(1)
+  expect(lines[0]).toMatch(line)
+})
+
+test('a wrong DATABASE_URL is named without its password', () => {
+  const [line] = refusal({ DATABASE_URL: 'mysql://me:hunter2@host/db' })
+  expect(line).toMatch(/^DATABASE_URL is not a URL that starts with postgres:\/\//)
+  expect(line).not.toContain('hunter2')
+})
+
+test('all wrong variables are told at once', () => {
+  expect(refusal({ PORT: 'x', SEALPOST_LOG_LEVEL: 'y', SEALPOST_NOPE: 'z' })).toHaveLength(3)
+})
+
+test('what Kubernetes sets for a service called sealpost is no mistake of the operator', () => {
+  readConfig({
+    SEALPOST_SERVICE_HOST: '10.0.0.1',
+    SEALPOST_PORT: 'tcp://10.0.0.1:80',
+    SEALPOST_PORT_80_TCP: 'tcp://10.0.0.1:80',
+  })
+  expect(refusal({ SEALPOST_PORT: '8080' })).toHaveLength(1)
+})
+
+test('an outside issuer needs only its URL', () => {
+  expect(readConfig({ SEALPOST_ISSUER_URL: 'https://login.example.org' }).issuer).toEqual({
+    issuer: 'https://login.example.org',
+    audience: 'http://localhost:8080',
+    algorithms: ['EdDSA', 'ES256', 'RS256'],
+    jwksUrl: 'https://login.example.org/.well-known/jwks.json',
+  })
+})
+
+test('docs/configuration.md is what `npm run configuration` writes', async () => {
+  expect(await readFile(CONFIGURATION, 'utf8')).toBe(configurationPage())
+})

@@ -1,0 +1,62 @@
+// The log holds the required events and nothing that must not be in it (I16).
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Observe, openObserve } from '../../server/observe.ts'
+import { type TestDatabase, testDatabase } from '../support/database.ts'
+
+let db: TestDatabase
+beforeAll(async () => {
+  db = await testDatabase()
+})
+afterAll(() => db.close())
+
+const recorded = (level: 'info' | 'debug' = 'info'): { observe: Observe; lines: string[] } => {
+  const lines: string[] = []
+  return { lines, observe: openObserve({ level, format: 'json', write: (line) => lines.push(line) }) }
+}
+
+test('single messages are logged at debug only', () => {
+  const event = { userId: randomUUID(), deviceId: 1, messageId: randomUUID(), sequence: 1 }
+  const [quiet, chatty] = [recorded('info'), recorded('debug')]
+  quiet.observe.events.deliver(event)
+  chatty.observe.events.deliver(event)
+  expect(quiet.lines).toEqual([])
+  expect(JSON.parse(chatty.lines[0]!)).toMatchObject({ event: 'deliver', ...event })
+})
+
+test('fields that hold secrets are redacted at every depth anybody logs them at', () => {
+  const { observe, lines } = recorded()
+  observe.log.info({
+    token: 's3cret-1',
+    headers: { authorization: 's3cret-2' },
+    request: { body: { content: 's3cret-3' }, device_secret: 's3cret-4' },
+    device: { identity_key: 's3cret-5' },
+  })
+  expect(lines[0]).toContain('[redacted]')
+  expect(lines.join()).not.toContain('s3cret')
+})
+
+test('a database error is logged without the values the client sent', async () => {
+  const { observe, lines } = recorded()
+  const hash = Buffer.alloc(32, 0xab)
+  const insert = () => db.database.sql`insert into invitations (token_hash, expires_at) values (${hash}, now())`
+  await insert()
+  const duplicate = await insert().catch((error: unknown) => error)
+  const invalid = await db.database.sql`select ${'s3cret'}::text::uuid`.catch((error: unknown) => error)
+  observe.log.error({ err: duplicate }, 'insert failed')
+  observe.log.error({ err: invalid }, 'select failed')
+  expect(JSON.parse(lines[0]!).err).toMatchObject({ code: '23505', constraint: 'invitations_pkey' })
+  expect(JSON.parse(lines[1]!).err).toMatchObject({ code: '22P02', message: 'data error' })
+  expect(lines.join()).not.toMatch(/abab|s3cret/)
+})
+
+test('two relays in one process have metrics of their own', async () => {
+  const [one, two] = [recorded().observe, recorded().observe]
+  one.metrics.accepted.inc()
+  one.metrics.refused.inc({ code: 'FORBIDDEN' })
+  const text = (await one.exposition()).text
+  expect(text).toContain('sealpost_messages_accepted_total 1')
+  expect(text).toContain('sealpost_messages_refused_total{code="FORBIDDEN"} 1')
+  expect(text).toContain('nodejs_eventloop_lag_seconds')
+  expect((await two.exposition()).text).toContain('sealpost_messages_accepted_total 0')
+})
