@@ -1,0 +1,91 @@
+// Users with devices that have queues, and conversations among them, straight in the database: no keys, no tokens.
+import { randomBytes, randomUUID } from 'node:crypto'
+import type { RelayError } from '../../proto/errors.ts'
+import type { Uuid } from '../../proto/ids.ts'
+import type { ChangeRequest } from '../../server/conversation-change.ts'
+import { Conversations } from '../../server/conversations.ts'
+import type { Sql, Transaction } from '../../server/database.ts'
+import type { Committed } from '../../server/frames.ts'
+
+export const NOW = Date.UTC(2026, 0, 2, 3, 4, 5, 678)
+
+/** So many users with so many devices each. */
+export async function makeUsers(sql: Sql, count: number, devicesEach = 1): Promise<Uuid[]> {
+  const users = Array.from({ length: count }, () => randomUUID())
+  await sql`insert into accounts (user_id) select u from unnest(${users}::uuid[]) u`
+  for (let deviceId = 1; deviceId <= devicesEach; deviceId++) await sql.begin((tx) => addDevices(tx, users, deviceId))
+  return users
+}
+
+/** One more device for each of the users; returns the device keys. */
+export async function addDevices(sql: Sql | Transaction, users: Uuid[], deviceId: number): Promise<number[]> {
+  const rows = await sql<{ device_key: number }[]>`
+    insert into devices (device_uuid, user_id, device_id, secret_hash)
+    select gen_random_uuid(), u, ${deviceId}, ${randomBytes(32)} from unnest(${users}::uuid[]) u returning device_key`
+  const keys = rows.map((each) => each.device_key)
+  await sql`insert into device_locks (device_key) select k from unnest(${keys}::bigint[]) k`
+  await sql`insert into device_sequences (device_key, last) select k, 0 from unnest(${keys}::bigint[]) k`
+  return keys
+}
+
+/** Conversations on this database, with what they fanned out and dropped from caches, in order. */
+export function recording(sql: Sql): { conversations: Conversations; fannedOut: Committed[][]; changed: Uuid[] } {
+  const fannedOut: Committed[][] = []
+  const changed: Uuid[] = []
+  const conversations = new Conversations({
+    sql,
+    fanOut: (committed) => fannedOut.push(committed),
+    onChanged: (conversationId) => changed.push(conversationId),
+  })
+  return { conversations, fannedOut, changed }
+}
+
+/** A change asked for by this user. */
+export const by = (caller: Uuid, more: Partial<ChangeRequest> = {}): ChangeRequest => ({
+  caller,
+  signedChange: new Uint8Array(0),
+  expectedRevision: null,
+  nowMs: NOW,
+  ...more,
+})
+
+/** The refusal of a promise, as `CODE: message`; 'done' when it was not refused. */
+export const refusal = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => 'done',
+    (error: RelayError) => `${error.code}: ${error.message}`,
+  )
+
+/** Its code only. */
+export const refusalCode = async (promise: Promise<unknown>): Promise<string> => (await refusal(promise)).split(':')[0]!
+
+/**
+ * Holds a lock while the given steps run into it: each step begins when all before it wait for a lock, and the lock goes
+ * when the last waits too (or ended without). Steps that queue for one row get it in their order.
+ */
+export async function pileUp<T>(
+  sql: Sql,
+  lock: (tx: Transaction) => PromiseLike<unknown>,
+  steps: (() => Promise<T>)[],
+): Promise<PromiseSettledResult<T>[]> {
+  const begun: Promise<T>[] = []
+  await sql.begin(async (tx) => {
+    await lock(tx)
+    for (const step of steps) {
+      const promise = step()
+      let running = true
+      const ended = () => {
+        running = false
+      }
+      promise.then(ended, ended)
+      begun.push(promise)
+      for (let waiting = 0; running && waiting < begun.length; ) {
+        await tx`select pg_stat_clear_snapshot()`
+        const [row] = await tx<{ waiting: number }[]>`
+          select count(*) as waiting from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+        waiting = row!.waiting
+      }
+    }
+  })
+  return Promise.allSettled(begun)
+}
