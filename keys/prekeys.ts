@@ -46,6 +46,3 @@ export type Counts = {
   signedPrekey: { keyId: number; createdAtMs: number } | null
   lastResort: { keyId: number; createdAtMs: number; used: boolean } | null
 }
-
-/** One-time keys left after a claim, for KeysLow. [K-6] */
-export type StockLeft = { oneTime: number; kyberOneTime: number; lastResortUsed: boolean }
