@@ -16,6 +16,16 @@ export async function createInvitation(sql: Sql, nowMs: number, ttlMs = INVITATI
 }
 
 /**
+ * Refuses an invitation that is not worth the work of checking keys. Decides nothing: see consumeInvitation.
+ * @throws RelayError FORBIDDEN
+ */
+export async function peekInvitation(sql: Sql, token: string | null, nowMs: number): Promise<void> {
+  const live = await sql`select 1 from invitations
+    where token_hash = ${hash(token ?? '')} and used_by is null and expires_at > ${new Date(nowMs)}`
+  if (live.length === 0) throw refused()
+}
+
+/**
  * Uses an invitation up, in the transaction that creates the account. [I-1.1]
  * @throws RelayError FORBIDDEN: missing, unknown, used and expired are one answer (I13).
  */
@@ -25,12 +35,12 @@ export async function consumeInvitation(
   userId: Uuid,
   nowMs: number,
 ): Promise<void> {
-  const used =
-    token === null
-      ? []
-      : await tx`update invitations set used_by = ${userId}
-    where token_hash = ${hash(token)} and used_by is null and expires_at > ${new Date(nowMs)} returning 1`
-  if (used.length === 0) throw new RelayError('FORBIDDEN', 'invitation is missing, unknown, used or expired')
+  const used = await tx`update invitations set used_by = ${userId}
+    where token_hash = ${hash(token ?? '')} and used_by is null and expires_at > ${new Date(nowMs)} returning 1`
+  if (used.length === 0) throw refused()
 }
 
+// The hash of no token is no row's: tokens have 43 characters.
 const hash = (token: string): Buffer => createHash('sha256').update(token).digest()
+
+const refused = () => new RelayError('FORBIDDEN', 'invitation is missing, unknown, used or expired')

@@ -10,10 +10,14 @@ const LINK_CODE_BYTES = 16
 /** Live codes of one user; a new one beyond them voids the oldest. */
 export const LINK_CODES_MAX_LIVE = 3
 
-/** Makes a code for this user. @returns base64url text, and when it ends in Unix milliseconds. */
+/**
+ * Makes a code for the caller's user; that the caller is the primary was checked.
+ * @returns base64url text, and when it ends in Unix milliseconds.
+ * @throws RelayError UNAUTHENTICATED: the caller was unlinked since it was looked up.
+ */
 export async function createLinkCode(
   sql: Sql,
-  userId: Uuid,
+  { userId, deviceKey }: { userId: Uuid; deviceKey: number },
   nowMs: number,
 ): Promise<{ code: string; expiresAtMs: number }> {
   const code = randomBytes(LINK_CODE_BYTES).toString('base64url')
@@ -21,6 +25,8 @@ export async function createLinkCode(
   await sql.begin(async (tx) => {
     // Also keeps the order accounts → link_codes, in which linking locks them.
     await tx`select 1 from accounts where user_id = ${userId} for no key update`
+    const [device] = await tx`select 1 from devices where device_key = ${deviceKey}`
+    if (!device) throw new RelayError('UNAUTHENTICATED', 'the token is missing, invalid or expired')
     await tx`delete from link_codes where user_id = ${userId} and (expires_at <= ${new Date(nowMs)} or code_hash in (
       select code_hash from link_codes where user_id = ${userId} order by expires_at desc offset ${LINK_CODES_MAX_LIVE - 1}))`
     await tx`insert into link_codes (code_hash, user_id, expires_at)
@@ -36,7 +42,7 @@ export async function createLinkCode(
 export async function peekLinkCode(sql: Sql, code: string, userId: Uuid, nowMs: number): Promise<void> {
   const live = await sql`select 1 from link_codes
     where code_hash = ${hash(code)} and user_id = ${userId} and expires_at > ${new Date(nowMs)}`
-  if (live.length === 0) throw refused()
+  if (live.length === 0) throw refusedLinkCode()
 }
 
 /**
@@ -46,9 +52,10 @@ export async function peekLinkCode(sql: Sql, code: string, userId: Uuid, nowMs: 
 export async function consumeLinkCode(tx: Transaction, code: string, userId: Uuid, nowMs: number): Promise<void> {
   const used = await tx`delete from link_codes
     where code_hash = ${hash(code)} and user_id = ${userId} and expires_at > ${new Date(nowMs)} returning 1`
-  if (used.length === 0) throw refused()
+  if (used.length === 0) throw refusedLinkCode()
 }
 
 const hash = (code: string): Buffer => createHash('sha256').update(code).digest()
 
-const refused = () => new RelayError('FORBIDDEN', 'link_code is unknown, used or expired')
+/** The one answer for every link code and every outside token that lets nobody in. I13 */
+export const refusedLinkCode = () => new RelayError('FORBIDDEN', 'link_code is unknown, used or expired')

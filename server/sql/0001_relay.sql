@@ -180,6 +180,7 @@ create table dead_letters (
   died_at timestamptz not null default now(),
   primary key (message_id, device_key)
 );
+create index dead_letters_device on dead_letters (device_key);
 
 -- What a device has to be told it missed; acked by gap_id, which changes with every addition.
 create table gaps (

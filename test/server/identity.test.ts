@@ -1,5 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import type { Uuid } from '../../proto/ids.ts'
+import type { Sql } from '../../server/database.ts'
 import { IDENTITY_FRESH_MS, type Identity, openIdentity } from '../../server/identity.ts'
 import { openTokens, type TokenDevice, type Tokens } from '../../server/tokens.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
@@ -72,8 +74,8 @@ test('an unlink on another node is noticed within five seconds, one on this node
 test('a look-up under way while its device is unlinked is not remembered', async () => {
   const { token, deviceUuid } = await device()
   // The row was read, and its answer is still under way when the unlink commits.
-  const late = (async (...query: Parameters<Sql>) => {
-    const rows = await db.database.sql(...query)
+  const late = (async (text: TemplateStringsArray, ...values: string[]) => {
+    const rows = await db.database.sql(text, ...values)
     await unlink(deviceUuid)
     slow.forget(deviceUuid)
     return rows

@@ -1,0 +1,139 @@
+// The devices of a user: link, list, unlink. The first one is made in accounts.ts.
+import type { Directory } from '../keys/directory.ts'
+import { invalid, RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import { DEVICES_MAX_PER_USER } from '../proto/limits.ts'
+import type { Caller } from '../proto/route.ts'
+import type { Sql, Transaction } from './database.ts'
+import { createDevice, type Enrolled, type Enrolment, verifyEnrolment } from './enrolment.ts'
+import type { SystemEventInput } from './events.ts'
+import type { Committed } from './frames.ts'
+import type { Identity } from './identity.ts'
+import { consumeLinkCode, createLinkCode, peekLinkCode, refusedLinkCode } from './linkcodes.ts'
+import { type LockedDevice, lockDevices, nextNumber, retireDevice } from './retirement.ts'
+import type { Tokens } from './tokens.ts'
+
+/** The device that links and unlinks the others. [I-3] */
+export const PRIMARY_DEVICE_ID = 1
+
+/** Puts SystemEvents into queues (events.ts) and, after commit, before connected devices. */
+export type Events = {
+  enqueue(tx: Transaction, input: SystemEventInput): Promise<Committed[]>
+  fanOut(committed: Committed[]): void
+}
+
+export type DeviceSeams = {
+  sql: Sql
+  realm: string
+  directory: Directory
+  tokens: Tokens
+  identity: Identity
+  events: Events
+  /** After commit: whoever is connected as this device is cut off, with 4401. [C-6.3] */
+  onUnlinked(deviceKey: number): void
+}
+
+/** What lets a device in: a code of the primary, or an outside issuer's token for the account's own subject. [I-4] [T-5] */
+export type LinkPermit = { linkCode: string } | { outsideToken: string }
+
+/** As the user's own devices see it. */
+export type ListedDevice = { deviceId: number; registrationId: number; name: string; createdAtMs: number }
+
+export type Devices = {
+  /** @throws RelayError FORBIDDEN (not the primary), UNAUTHENTICATED (the device was just unlinked). */
+  linkCode(caller: Caller, nowMs: number): Promise<{ code: string; expiresAtMs: number }>
+  /**
+   * Adds a device under the user's identity key; his other devices are told. All or nothing, the code included. [I-4]
+   * @throws RelayError FORBIDDEN (the permit), INVALID_REQUEST (proof, keys, identity key, the predecessor's registration id),
+   *   CONFLICT (10 devices already, a key another device holds).
+   */
+  link(userId: Uuid, permit: LinkPermit, enrolment: Enrolment, nowMs: number): Promise<Enrolled>
+  /** Ascending by device id. */
+  list(caller: Caller): Promise<ListedDevice[]>
+  /**
+   * Ends a device with its keys and its queue; the others are told. [I-3]
+   * @throws RelayError FORBIDDEN (the primary, or another device by a linked one), NOT_FOUND, UNAUTHENTICATED.
+   */
+  unlink(caller: Caller, deviceId: number, nowMs: number): Promise<void>
+}
+
+export function openDevices(seams: DeviceSeams): Devices {
+  const { sql, realm, directory, tokens, identity, events, onUnlinked } = seams
+
+  const tell = (
+    tx: Transaction,
+    change: 'LINKED' | 'UNLINKED',
+    device: { deviceId: number; registrationId: number },
+    others: LockedDevice[],
+    nowMs: number,
+  ) => {
+    const event = { devicesChanged: { change, deviceId: device.deviceId, registrationId: device.registrationId } }
+    return events.enqueue(tx, { conversationId: null, event, deviceKeys: others.map((each) => each.deviceKey), nowMs })
+  }
+
+  return {
+    async linkCode(caller, nowMs) {
+      if (caller.deviceId !== PRIMARY_DEVICE_ID) throw onlyPrimary()
+      return createLinkCode(sql, caller, nowMs)
+    },
+
+    async link(userId, permit, enrolment, nowMs) {
+      const linkCode = 'linkCode' in permit ? permit.linkCode : ''
+      let subject: string | null = null
+      if ('linkCode' in permit) await peekLinkCode(sql, linkCode, userId, nowMs)
+      else subject = (await tokens.verifyOutside(permit.outsideToken, nowMs)).subject
+      const keys = await verifyEnrolment(enrolment, { purpose: 'link', realm, linkCode, nowMs })
+      const { enrolled, committed } = await sql.begin(async (tx) => {
+        const devices = await lockDevices(tx, userId)
+        if (!devices) throw refusedLinkCode()
+        if (subject === null) await consumeLinkCode(tx, linkCode, userId, nowMs)
+        else await requireSubject(tx, userId, subject)
+        if (devices.length >= DEVICES_MAX_PER_USER)
+          throw new RelayError('CONFLICT', `the user has ${devices.length} devices, the most there may be`)
+        const { deviceId, predecessor } = await nextNumber(tx, userId, devices)
+        const { name, registrationId } = enrolment
+        // [I-4.2] Otherwise senders who knew the predecessor would not find the number stale.
+        if (registrationId === predecessor)
+          throw invalid('registration_id was that of the previous device of this number, draw another')
+        const device = { userId, deviceId, name, registrationId, keys, nowMs }
+        const made = await createDevice(tx, directory, device)
+        return { enrolled: made, committed: await tell(tx, 'LINKED', device, devices, nowMs) }
+      })
+      events.fanOut(committed)
+      return enrolled
+    },
+
+    async list(caller) {
+      const rows = await sql<(Omit<ListedDevice, 'createdAtMs'> & { createdAt: Date })[]>`
+        select d.device_id as "deviceId", k.registration_id as "registrationId", d.name, d.created_at as "createdAt"
+        from devices d join keys.devices k using (device_key) where d.user_id = ${caller.userId} order by d.device_id`
+      return rows.map(({ createdAt, ...row }) => ({ ...row, createdAtMs: createdAt.getTime() }))
+    },
+
+    async unlink(caller, deviceId, nowMs) {
+      if (caller.deviceId !== PRIMARY_DEVICE_ID && deviceId !== caller.deviceId) throw onlyPrimary()
+      if (deviceId === PRIMARY_DEVICE_ID) throw new RelayError('FORBIDDEN', 'the primary device cannot be unlinked')
+      const { gone, committed } = await sql.begin(async (tx) => {
+        const devices = (await lockDevices(tx, caller.userId)) ?? []
+        // The caller was looked up up to 5 s ago; since then its number may have become another device's. [T-2]
+        if (!devices.some((each) => each.deviceKey === caller.deviceKey)) throw callerGone()
+        const target = devices.find((each) => each.deviceId === deviceId)
+        if (!target) throw new RelayError('NOT_FOUND', 'no such device')
+        await retireDevice(tx, directory, caller.userId, target, nowMs)
+        const others = devices.filter((each) => each !== target)
+        return { gone: target, committed: await tell(tx, 'UNLINKED', target, others, nowMs) }
+      })
+      identity.forget(gone.deviceUuid)
+      onUnlinked(gone.deviceKey)
+      events.fanOut(committed)
+    },
+  }
+}
+
+async function requireSubject(tx: Transaction, userId: Uuid, subject: string): Promise<void> {
+  const own = await tx`select 1 from accounts where user_id = ${userId} and outside_subject = ${subject}`
+  if (own.length === 0) throw refusedLinkCode()
+}
+
+const onlyPrimary = () => new RelayError('FORBIDDEN', 'only the primary device may do this')
+const callerGone = () => new RelayError('UNAUTHENTICATED', 'the token is missing, invalid or expired')
