@@ -20,7 +20,7 @@ export type ChangeRequest = {
   caller: Uuid
   /** Opaque, at most 1 KiB; empty when the client gave none. [V-2] */
   signedChange: Uint8Array
-  /** Refuse with CONFLICT unless the chain has exactly this length; null = whatever its length. [V-2] */
+  /** Refuse with CONFLICT unless the chain has exactly this length; null = whatever its length. [H-8.1] */
   expectedRevision: number | null
   nowMs: number
 }

@@ -128,7 +128,7 @@ export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]
 
 /**
  * One page of the conversations the reader is an active member of, archived ones included: newest creation first, an order
- * that nothing changes, so that pages neither repeat nor miss one that was there from the start.
+ * that nothing changes, so that pages neither repeat nor miss one that was there from the start. [H-8.5]
  * @param cursor conversation id of the previous page's last entry; null = from the newest.
  * @throws INVALID_REQUEST for a cursor the reader never had, whether or not it exists (I13).
  */

@@ -45,7 +45,7 @@ export class Conversations {
 
   /**
    * The pair's direct conversation, made if there is none that is not archived. Both get the same id, whoever asks first
-   * or both at once. Its two members have the role member; they never change. [V-3]
+   * or both at once. Its two members have the role member; they never change. [V-3] [V-3.3]
    */
   async createDirect(request: ChangeRequest, userId: Uuid): Promise<Revised & { created: boolean }> {
     const { caller } = request
@@ -104,7 +104,7 @@ export class Conversations {
     return { conversationId, revision: 1 }
   }
 
-  /** Admins of a group. A former member may come back; everyone added has the role member. [V-3] */
+  /** Admins of a group. A former member may come back; everyone added has the role member. [V-3.1] [V-3.5] */
   addMembers(conversationId: Uuid, request: ChangeRequest, userIds: Uuid[]): Promise<Revised> {
     return this.change(conversationId, request, (standing) => {
       requireAdmin(standing, request.caller)
@@ -127,7 +127,7 @@ export class Conversations {
 
   /**
    * An admin removes another; anyone removes himself, which is leaving. A group may fall below three members by it. The last
-   * admin leaves only as the last member. [V-3]
+   * admin leaves only as the last member. [V-3.2]
    */
   removeMember(conversationId: Uuid, request: ChangeRequest, userId: Uuid): Promise<Revised> {
     return this.change(conversationId, request, (standing) => {
@@ -150,7 +150,7 @@ export class Conversations {
     })
   }
 
-  /** Admins of a group. The last admin stays one. [V-3] */
+  /** Admins of a group. The last admin stays one. [V-3.2] */
   setRole(conversationId: Uuid, request: ChangeRequest, userId: Uuid, role: MemberRole): Promise<Revised> {
     return this.change(conversationId, request, (standing) => {
       requireAdmin(standing, request.caller)

@@ -1,4 +1,4 @@
-// Conversations over HTTP: what a request and an answer look like. What they do is in server/conversations.ts.
+// Conversations over HTTP: what a request and an answer look like. [H-8] What they do is in server/conversations.ts.
 import { z } from 'zod'
 import { invalid } from '../../proto/errors.ts'
 import { isUuid, type Uuid } from '../../proto/ids.ts'
@@ -68,7 +68,7 @@ const membersBody = z.strictObject({ user_ids: z.array(userId), ...signed })
 const roleBody = z.strictObject({ role: z.enum(['member', 'admin']), ...signed })
 const archiveBody = z.strictObject(signed).optional()
 
-/** The routes of conversations; each names its answer. Every write answers {conversation_id, revision}. */
+/** The routes of conversations; every change answers {conversation_id, revision}. [H-8.2] */
 export function conversationRoutes(conversations: Conversations): Route[] {
   return [
     route({
