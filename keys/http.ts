@@ -34,7 +34,7 @@ export const keyRoutes = (directory: Directory): Route[] => [
   route({
     method: 'GET',
     path: '/v1/keys',
-    summary: 'Counts, ids and ages of the calling device’s own prekeys.',
+    summary: 'Counts, ids and ages of the prekeys of the calling device.',
     auth: 'device',
     async handle({ caller }) {
       return { status: 200, body: countsJson(await directory.counts(caller.deviceKey)) }
@@ -43,7 +43,7 @@ export const keyRoutes = (directory: Directory): Route[] => [
   route({
     method: 'POST',
     path: '/v1/keys/check',
-    summary: 'Compares a digest of the calling device’s own keys with the relay’s.',
+    summary: 'Compares a digest that the calling device made of its own keys with what the relay holds.',
     auth: 'device',
     body: checkBody,
     async handle({ caller, body }) {
