@@ -1,6 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { Uuid } from '../../proto/ids.ts'
 import type { Sql } from '../../server/database.ts'
 import { IDENTITY_FRESH_MS, type Identity, openIdentity } from '../../server/identity.ts'
 import { openTokens, type TokenDevice, type Tokens } from '../../server/tokens.ts'
@@ -22,7 +21,7 @@ beforeEach(() => {
 })
 
 async function device(
-  userId = randomUUID(),
+  userId: string = randomUUID(),
   deviceId = 1,
 ): Promise<TokenDevice & { deviceKey: number; token: string }> {
   const deviceUuid = randomUUID()
