@@ -1,11 +1,12 @@
 // Bytes to frames and back; the only importer of the generated code. Decoding checks every rule that needs nothing but the frame itself.
 import protobuf from 'protobufjs/minimal.js'
+import type { Counts } from '../keys/prekeys.ts'
 import type { ErrorCode } from '../proto/errors.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
 import { sealpost } from '../proto/generated/relay.js'
 import { type Uuid, uuidFromBytes, uuidToBytes } from '../proto/ids.ts'
 import * as limits from '../proto/limits.ts'
-import type { Delivery, PrekeyCounts, Recipient, Send, SystemEventBody } from './frames.ts'
+import type { Delivery, Recipient, Send, SystemEventBody } from './frames.ts'
 
 const v1 = sealpost.v1
 type Reader = Uint8Array
@@ -199,10 +200,10 @@ const envelope = (delivery: Delivery): sealpost.v1.Envelope.$Properties => {
   }
 }
 
-const counts = (each: PrekeyCounts): sealpost.v1.PrekeyCounts.$Properties => ({
-  ecOneTime: each.ecOneTime,
-  kyberOneTime: each.kyberOneTime,
-  lastResortUsed: each.lastResortUsed,
+const counts = (each: Counts): sealpost.v1.PrekeyCounts.$Properties => ({
+  ecOneTime: each.oneTime.count,
+  kyberOneTime: each.kyberOneTime.count,
+  lastResortUsed: each.lastResort?.used ?? false,
 })
 
 const address = (each: { userId: Uuid; deviceId: number; registrationId: number }) => ({
@@ -217,7 +218,7 @@ export const encode = {
     realm: string
     epoch: Uuid
     nowMs: number
-    counts: PrekeyCounts
+    counts: Counts
     queueWaiting: boolean
     userId: Uuid
     deviceId: number
@@ -287,7 +288,7 @@ export const encode = {
   ackCommitted: (requestId: number): Uint8Array => frame({ requestId, ackCommitted: {} }),
   reauthenticated: (requestId: number, expiresAtMs: number): Uint8Array =>
     frame({ requestId, reauthenticated: { expiresAtMs } }),
-  keysLow: (c: PrekeyCounts): Uint8Array => frame({ keysLow: { counts: counts(c) } }),
+  keysLow: (c: Counts): Uint8Array => frame({ keysLow: { counts: counts(c) } }),
   goingAway: (reason: 'SHUTDOWN' | 'TOKEN_EXPIRED', retryAfterMs: number): Uint8Array =>
     frame({ goingAway: { reason: v1.GoingAwayReason[`GOING_AWAY_REASON_${reason}`], retryAfterMs } }),
   error: (requestId: number, error: RelayError): Uint8Array =>

@@ -54,9 +54,6 @@ export type Delivery = {
 /** A committed row on its way to a connected device; encoded only if it is sent. */
 export type Committed = { deviceKey: number; delivery: Delivery }
 
-/** One-time prekeys in stock. [K-6] */
-export type PrekeyCounts = { ecOneTime: number; kyberOneTime: number; lastResortUsed: boolean }
-
 /** What the relay tells devices by itself. [V-1] */
 export type SystemEventBody =
   | { devicesChanged: { change: 'LINKED' | 'UNLINKED'; deviceId: number; registrationId: number } }

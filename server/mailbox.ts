@@ -29,17 +29,22 @@ export class Mailbox {
 
   /**
    * Hands a send to the writer; call it again for the next frame of the session as soon as `submitted` resolves, and order holds.
-   * @returns `submitted`: decided and in its lane, or refused; `outcome`: committed, or the refusal (a RelayError or the database's error).
+   * @returns `submitted`: settles when it is decided and in its lane, or refused; null = it already is. `outcome`: committed, or the
+   * refusal (a RelayError or the database's error).
    */
-  append(sender: Sender, send: Send): { submitted: Promise<void>; outcome: Promise<Outcome> } {
+  append(sender: Sender, send: Send): { submitted: Promise<void> | null; outcome: Promise<Outcome> } {
     const key = `${sender.deviceKey}.${send.clientMessageId}`
     const twin = this.inFlight.get(key)
     // Two copies in flight are one message. I2
-    if (twin) return { submitted: Promise.resolve(), outcome: twin.then((first) => ({ ...first, duplicate: true, committed: [] })) }
+    if (twin)
+      return {
+        submitted: Promise.resolve(),
+        outcome: twin.then((first) => ({ ...first, duplicate: true, committed: [] })),
+      }
 
     const cached = this.deps.rosters.cached(send.conversationId)
     let outcome: Promise<Outcome> | null = null
-    let submitted: Promise<void> = Promise.resolve()
+    let submitted: Promise<void> | null = null
     if (cached) {
       try {
         outcome = this.submit(sender, send, cached)

@@ -1,0 +1,37 @@
+// One open socket as the rest of the relay sees it. The bytes behind it are socket.ts's business.
+
+/** A way to one device. Every method is harmless after the end. */
+export type Connection = {
+  /** Remote address, text form. */
+  readonly address: string
+  /**
+   * Queues one frame; frames of one event-loop turn leave together. Neither sent nor buffered is delivered: only an Ack is (I3).
+   * @returns false when the connection is over.
+   */
+  send(frame: Uint8Array): boolean
+  /** Bytes not yet taken by the network, queued ones included. */
+  bufferedBytes(): number
+  /** Says goodbye with a close code after what is queued. [C-8] */
+  close(code: number, reason: string): void
+}
+
+/** What a connection tells its session. */
+export type ConnectionEvents = {
+  /** A binary frame; the bytes are the receiver's to keep. */
+  frame(bytes: Uint8Array): void
+  /** A text frame came; there are none in the protocol. [C-2] */
+  text(): void
+  /** Buffered bytes left. */
+  drained(): void
+  /** The end, once. @param code WebSocket close code. */
+  closed(code: number): void
+}
+
+/** [C-8] */
+export const CLOSE = {
+  GOING_AWAY: 1001,
+  MALFORMED: 4400,
+  CREDENTIAL_GONE: 4401,
+  CONNECTED_ELSEWHERE: 4409,
+  FLOODING: 4429,
+} as const

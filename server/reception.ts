@@ -1,0 +1,108 @@
+// The door of the socket: who may come in, and what an open connection is connected to. [C-1] [C-3]
+import type { Directory } from '../keys/directory.ts'
+import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Caller } from '../proto/route.ts'
+import { encode } from './codec.ts'
+import { CLOSE, type Connection } from './connection.ts'
+import { toRelayError } from './errors.ts'
+import type { Queue } from './queue.ts'
+import { Line, type RelayDeps } from './relay.ts'
+import { Session, type SessionDeps } from './session.ts'
+import type { Admission } from './socket.ts'
+import { Sync } from './sync.ts'
+
+export type ReceptionDeps = Omit<RelayDeps, 'admit'> & {
+  /** @throws RelayError UNAUTHENTICATED. */
+  admit(token: string | null): Promise<{ caller: Caller; expiresAtMs: number }>
+  hello: { realm: string; epoch: Uuid; queueMessages: number; queueTtlMs: number }
+  clock: () => number
+  queue: Queue
+  directory: Directory
+  maxConnections: number
+  draining: () => boolean
+}
+
+const RETRY_MS = 1_000
+
+/** @returns what socket.ts asks about every upgrade. */
+export function openSession(deps: ReceptionDeps): (token: string | null, address: string) => Promise<Admission> {
+  const { sessions, queue, directory, observe, clock } = deps
+  let entering = 0
+
+  const sessionDeps: SessionDeps = {
+    queue,
+    onDelivered: (session, delivery) => {
+      const { userId, deviceId } = session.caller
+      observe.metrics.deliveries.inc()
+      observe.events.deliver({ userId, deviceId, messageId: delivery.messageId, sequence: delivery.sequence })
+    },
+    report: (error) => observe.log.warn({ err: error }, 'queue read failed'),
+  }
+
+  async function greet(session: Session): Promise<void> {
+    const counts = await directory.counts(session.caller.deviceKey)
+    const { userId, deviceId } = session.caller
+    const known = await session.start((queueWaiting) =>
+      encode.hello({ ...deps.hello, nowMs: clock(), counts, queueWaiting, userId, deviceId }),
+    )
+    if (!known) return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
+    if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })
+  }
+
+  function open(connection: Connection, caller: Caller, expiresAtMs: number) {
+    entering--
+    const { userId, deviceId } = caller
+    const session = new Session(caller, connection, expiresAtMs, sessionDeps)
+    const sync = new Sync(session, queue)
+    const line = new Line(session, sync, deps)
+    // Registered before its first read: nothing committed in between is missed.
+    sessions.register(session)
+    observe.metrics.connections.inc()
+    observe.events.connect({ userId, deviceId, address: connection.address })
+    greet(session).catch((error: unknown) => {
+      const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
+      connection.send(encode.error(0, refusal))
+      session.close(refusal.code === 'NOT_FOUND' ? CLOSE.CREDENTIAL_GONE : CLOSE.GOING_AWAY, 'cannot start')
+    })
+    return {
+      frame: (bytes: Uint8Array) => line.frame(bytes),
+      text: () => line.text(),
+      drained: () => {
+        sync.wake()
+        session.pump()
+      },
+      closed: (code: number) => {
+        session.over()
+        sync.wake()
+        sessions.remove(session)
+        observe.metrics.connections.dec()
+        observe.events.disconnect({ userId, deviceId, code })
+      },
+    }
+  }
+
+  return async (token, address) => {
+    if (deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
+    if (sessions.size + entering >= deps.maxConnections)
+      throw new RelayError('OVERLOADED', 'too many connections', { retryAfterMs: RETRY_MS })
+    entering++
+    try {
+      const { caller, expiresAtMs } = await deps.admit(token)
+      return {
+        open: (connection) => open(connection, caller, expiresAtMs),
+        abandoned: () => {
+          entering--
+        },
+      }
+    } catch (error) {
+      entering--
+      const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'admission failed'))
+      if (refusal.code === 'UNAUTHENTICATED') {
+        observe.metrics.unauthorized.inc()
+        observe.events.unauthorized({ where: 'socket', address, code: refusal.code })
+      }
+      throw refusal
+    }
+  }
+}

@@ -1,0 +1,161 @@
+// The straight line of a frame: decode → authorize → append → ack the sender → fan out. Everything it calls is one hop away.
+import { RelayError } from '../proto/errors.ts'
+import { FRAME_MAX_BYTES } from '../proto/limits.ts'
+import type { Caller } from '../proto/route.ts'
+import type { Acks } from './acks.ts'
+import { BadFrame, type ClientFrame, decodeClientFrame, encode, peekRequestId } from './codec.ts'
+import { CLOSE } from './connection.ts'
+import { toRelayError } from './errors.ts'
+import type { Send } from './frames.ts'
+import type { Mailbox } from './mailbox.ts'
+import type { Observe } from './observe.ts'
+import type { Session } from './session.ts'
+import type { Sessions } from './sessions.ts'
+import type { Sync } from './sync.ts'
+
+export type RelayDeps = {
+  mailbox: Mailbox
+  acks: Acks
+  sessions: Sessions
+  observe: Observe
+  /** Checks a token for Reauthenticate. @throws RelayError UNAUTHENTICATED. */
+  admit(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
+}
+
+/** Malformed frames in a row before the socket closes. [C-7] */
+const MALFORMED_MAX = 5
+/** Frames of one socket being worked on; beyond it the answer is OVERLOADED. I10 */
+const IN_WORK_MAX = 1_000
+
+/** What happens to the frames of one session. */
+export class Line {
+  private readonly session: Session
+  private readonly sync: Sync
+  private readonly deps: RelayDeps
+  private malformed = 0
+  private inWork = 0
+  /** Sends of a session are decided one after the other, so their order holds. [S-8] */
+  private turn: Promise<void> | null = null
+  /** Acks on their way to commit; a sync waits for them. */
+  private acking: Promise<unknown> = Promise.resolve()
+
+  constructor(session: Session, sync: Sync, deps: RelayDeps) {
+    this.session = session
+    this.sync = sync
+    this.deps = deps
+  }
+
+  /** Takes one binary frame. Never throws: whatever is wrong is answered on the connection, which stays usable. [E-2] */
+  frame(bytes: Uint8Array): void {
+    let frame: ClientFrame
+    try {
+      if (bytes.length > FRAME_MAX_BYTES)
+        throw new BadFrame('TOO_LARGE', `the frame exceeds ${FRAME_MAX_BYTES} bytes`, peekRequestId(bytes), true)
+      frame = decodeClientFrame(bytes)
+    } catch (error) {
+      return this.bad(error)
+    }
+    this.malformed = 0
+    this.deps.observe.metrics.framesIn.inc({ kind: frame.kind })
+    if (this.inWork >= IN_WORK_MAX) {
+      const busy = new RelayError('OVERLOADED', 'too many requests on this connection', { retryAfterMs: 1000 })
+      return this.refuse(frame.requestId, busy)
+    }
+    this.inWork++
+    this.work(frame)
+      .catch((error: unknown) => this.refuse(frame.requestId, error))
+      .finally(() => {
+        this.inWork--
+      })
+  }
+
+  /** A text frame: there are none in the protocol. [C-2] */
+  text(): void {
+    this.bad(new BadFrame('INVALID_REQUEST', 'frames are binary', 0, false))
+  }
+
+  private work(frame: ClientFrame): Promise<void> {
+    switch (frame.kind) {
+      case 'send':
+        return this.send(frame.requestId, frame.send)
+      case 'ack':
+        return this.ack(frame.requestId, frame.messageIds)
+      case 'sync':
+        this.deps.observe.events.subscribe({ ...this.session.caller, how: 'sync' })
+        return this.sync.page(frame.requestId, frame.lastMessageId, frame.limit, this.acking)
+      case 'reauthenticate':
+        return this.reauthenticate(frame.requestId, frame.token)
+    }
+  }
+
+  private async send(requestId: number, send: Send): Promise<void> {
+    while (this.turn) await this.turn
+    const { caller, connection } = this.session
+    const { mailbox, sessions, observe } = this.deps
+
+    const { submitted, outcome } = mailbox.append(caller, send)
+    if (submitted) {
+      this.turn = submitted
+      void submitted.then(() => {
+        this.turn = null
+      })
+    }
+    // Committed from here on: only now is the sender told. I1
+    const result = await outcome
+
+    connection.send(encode.accepted(requestId, result))
+    sessions.fanOut(result.committed)
+
+    observe.metrics[result.duplicate ? 'duplicate' : 'accepted'].inc()
+    if (result.skipped.length > 0) observe.metrics.skipped.inc(result.skipped.length)
+    observe.events.send({
+      userId: caller.userId,
+      deviceId: caller.deviceId,
+      messageId: result.messageId,
+      conversationId: send.conversationId,
+      devices: result.committed.length,
+      duplicate: result.duplicate,
+    })
+  }
+
+  private async ack(requestId: number, messageIds: string[]): Promise<void> {
+    const { session, deps } = this
+    const { deviceKey, userId, deviceId } = session.caller
+    const { sequences, unknown } = session.outstanding(messageIds)
+    const ended = Promise.all([
+      deps.acks.end(sequences.map((sequence) => ({ deviceKey, sequence }))),
+      deps.acks.endByIds(deviceKey, unknown),
+    ])
+    this.acking = Promise.allSettled([this.acking, ended])
+    await ended
+    session.acked(messageIds)
+    session.connection.send(encode.ackCommitted(requestId))
+    deps.observe.metrics.acks.inc(messageIds.length)
+    deps.observe.events.ack({ userId, deviceId, count: messageIds.length })
+  }
+
+  /** [C-6] */
+  private async reauthenticate(requestId: number, token: string): Promise<void> {
+    const { caller, expiresAtMs } = await this.deps.admit(token)
+    if (caller.deviceKey !== this.session.caller.deviceKey)
+      throw new RelayError('UNAUTHENTICATED', 'the token is for another device')
+    this.session.expiresAtMs = expiresAtMs
+    this.session.connection.send(encode.reauthenticated(requestId, expiresAtMs))
+  }
+
+  private bad(error: unknown): void {
+    const frame = error instanceof BadFrame ? error : null
+    this.deps.observe.metrics.framesIn.inc({ kind: 'malformed' })
+    this.refuse(frame?.requestId ?? 0, error)
+    if (!frame?.wellFormed && ++this.malformed >= MALFORMED_MAX) this.session.close(CLOSE.MALFORMED, 'malformed frames')
+  }
+
+  private refuse(requestId: number, error: unknown): void {
+    const { observe } = this.deps
+    const { userId, deviceId } = this.session.caller
+    const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'frame failed'))
+    observe.metrics.refused.inc({ code: refusal.code })
+    observe.events.refuse({ userId, deviceId, code: refusal.code })
+    this.session.connection.send(encode.error(requestId, refusal))
+  }
+}

@@ -1,0 +1,112 @@
+// The sessions of this node by device: one per device, the newer wins (I6). Committed rows come in here and find their session.
+
+import { encode } from './codec.ts'
+import { CLOSE } from './connection.ts'
+import type { Committed } from './frames.ts'
+import type { Queue } from './queue.ts'
+import type { Session } from './session.ts'
+
+/** Every session's tail is read again within this time: a commit whose answer was lost has nobody to announce it. */
+const REPOLL_MS = 5_000
+/** One slice of it; sessions per slice follow from how many there are. */
+const REPOLL_SLICE_MS = 250
+/** A token's end is announced so long before it comes. [C-6] */
+const EXPIRY_NOTICE_MS = 30_000
+
+export type SessionsDeps = { queue: Queue; clock: () => number; report(error: unknown): void }
+
+export class Sessions {
+  private readonly deps: SessionsDeps
+  private readonly byDevice = new Map<number, Session>()
+  private readonly warned = new WeakSet<Session>()
+  private round: Session[] = []
+  private timer: NodeJS.Timeout | null = null
+
+  constructor(deps: SessionsDeps) {
+    this.deps = deps
+  }
+
+  get size(): number {
+    return this.byDevice.size
+  }
+
+  get(deviceKey: number): Session | undefined {
+    return this.byDevice.get(deviceKey)
+  }
+
+  /** Makes this session the device's consumer; an older one is closed with 4409 and delivers nothing more. [C-5] */
+  register(session: Session): void {
+    const { deviceKey } = session.caller
+    const older = this.byDevice.get(deviceKey)
+    this.byDevice.set(deviceKey, session)
+    older?.displaced()
+  }
+
+  /** Forgets a session that is over; a newer one of the same device stays. */
+  remove(session: Session): void {
+    if (this.byDevice.get(session.caller.deviceKey) === session) this.byDevice.delete(session.caller.deviceKey)
+  }
+
+  /** Offers committed rows to the devices connected here; best effort, their queues hold them. */
+  fanOut(rows: Committed[]): void {
+    for (const { deviceKey, delivery } of rows) this.byDevice.get(deviceKey)?.offer(delivery)
+  }
+
+  /** These devices may have rows nobody will announce. */
+  lookAgain(deviceKeys: number[]): void {
+    for (const key of deviceKeys) this.byDevice.get(key)?.hear(Number.POSITIVE_INFINITY)
+  }
+
+  /** The device was unlinked. [C-8] */
+  unlinked(deviceKey: number): void {
+    this.byDevice.get(deviceKey)?.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
+  }
+
+  /** Says goodbye to everyone. [C-8] */
+  goAway(retryAfterMs: () => number): void {
+    for (const session of this.byDevice.values()) {
+      session.connection.send(encode.goingAway('SHUTDOWN', retryAfterMs()))
+      session.close(CLOSE.GOING_AWAY, 'going away')
+    }
+  }
+
+  /** Starts the re-poll; `stop` ends it. */
+  watch(): { stop(): void } {
+    this.timer = setInterval(() => {
+      this.slice().catch((error: unknown) => this.deps.report(error))
+    }, REPOLL_SLICE_MS)
+    return {
+      stop: () => {
+        if (this.timer) clearInterval(this.timer)
+      },
+    }
+  }
+
+  private async slice(): Promise<void> {
+    if (this.round.length === 0) this.round = [...this.byDevice.values()]
+    const share = Math.max(50, Math.ceil((this.byDevice.size * REPOLL_SLICE_MS) / REPOLL_MS))
+    const sessions = this.round.splice(0, share).filter((each) => each.state !== 'closed')
+    if (sessions.length === 0) return
+    this.expire(sessions)
+    const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey))
+    for (const session of sessions) {
+      const tail = tails.get(session.caller.deviceKey)
+      if (tail === undefined) this.unlinked(session.caller.deviceKey)
+      else session.hear(tail)
+    }
+  }
+
+  /** [C-6] */
+  private expire(sessions: Session[]): void {
+    const nowMs = this.deps.clock()
+    for (const session of sessions) {
+      const leftMs = session.expiresAtMs - nowMs
+      if (leftMs <= EXPIRY_NOTICE_MS && !this.warned.has(session)) {
+        this.warned.add(session)
+        session.connection.send(encode.goingAway('TOKEN_EXPIRED', Math.max(0, leftMs)))
+      }
+      if (leftMs > EXPIRY_NOTICE_MS) this.warned.delete(session)
+      if (leftMs <= 0) session.close(CLOSE.CREDENTIAL_GONE, 'token expired')
+    }
+  }
+}

@@ -1,0 +1,328 @@
+// The only importer of uWebSockets.js: the listening socket, WebSocket upgrades, and connections. HTTP requests go to web.ts.
+import uws from 'uWebSockets.js'
+import { RelayError } from '../proto/errors.ts'
+import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
+import { StartError } from './config.ts'
+import type { Connection, ConnectionEvents } from './connection.ts'
+import { errorBody, HTTP_STATUS } from './errors.ts'
+
+/** A request's head, copied: uWebSockets' own is gone after the first await. */
+export type Head = {
+  method: string
+  path: string
+  query: string
+  params: string[]
+  authorization: string | null
+  contentType: string
+  contentLength: number | null
+  address: string
+}
+
+/** What an HTTP request is answered with. */
+export type Answer = { status: number; headers: Record<string, string>; body: string }
+
+export type HttpRoute = {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  path: string
+  maxBodyBytes: number
+  /** Called before the body is read; a refusal here costs no body. @throws nothing. */
+  handle(head: Head, body: () => Promise<Buffer>): Promise<Answer>
+}
+
+export type SocketOptions = {
+  host: string
+  /** 0 = any free port. */
+  port: number
+  routes: HttpRoute[]
+  /** Anything no route matches. */
+  notFound(head: Head): Promise<Answer>
+  /** Decides about an upgrade. @throws RelayError: the upgrade is refused with its status. */
+  admit(token: string | null, address: string): Promise<Admission>
+  /** An error nobody expected, in full. */
+  report(error: unknown): void
+}
+
+/** An accepted upgrade: called when the socket is open, unless the client left before. */
+export type Admission = { open(connection: Connection): ConnectionEvents; abandoned(): void }
+
+export type Listener = {
+  port: number
+  /** Stops accepting; open connections stay. */
+  stop(): void
+  /** Ends everything at once. */
+  close(): void
+}
+
+/** uWebSockets' own limit; never reached, because the relay stops at BUFFERED_MAX_BYTES and one page: so close frames always fit. */
+const MAX_BACKPRESSURE = 4 * 1024 * 1024
+/** Seconds without a frame or pong; pings are sent before. [C-4] */
+const IDLE_TIMEOUT_SECONDS = 120
+const SUBPROTOCOL = 'sealpost.v1'
+/** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
+const EXCLUSIVE_PORT = 1
+
+type Data = { admission: Admission; address: string; events: ConnectionEvents; link: Link }
+
+/** A connection over one uWebSockets socket. `ws` is null from the moment of close: calls after it would throw. */
+class Link implements Connection {
+  readonly address: string
+  private ws: uws.WebSocket<Data> | null
+  private queued: Uint8Array[] = []
+  private queuedBytes = 0
+  private closing: { code: number; reason: string } | null = null
+
+  constructor(ws: uws.WebSocket<Data>, address: string) {
+    this.ws = ws
+    this.address = address
+  }
+
+  send(frame: Uint8Array): boolean {
+    if (!this.ws || this.closing) return false
+    this.queued.push(frame)
+    this.queuedBytes += frame.length
+    if (this.queued.length === 1) schedule(this)
+    return true
+  }
+
+  bufferedBytes(): number {
+    return this.ws ? this.ws.getBufferedAmount() + this.queuedBytes : 0
+  }
+
+  close(code: number, reason: string): void {
+    if (!this.ws || this.closing) return
+    this.closing = { code, reason }
+    schedule(this)
+  }
+
+  /** One system call for everything queued in this turn. */
+  flush(): void {
+    const ws = this.ws
+    if (!ws) return
+    const frames = this.queued
+    this.queued = []
+    this.queuedBytes = 0
+    if (frames.length > 0)
+      ws.cork(() => {
+        for (const frame of frames) {
+          // 2 = dropped at MAX_BACKPRESSURE. A stream with a hole is worse than none: what is un-acked comes again after a reconnect.
+          if (ws.send(frame, true) === 2) {
+            ws.close()
+            return
+          }
+        }
+      })
+    if (this.ws && this.closing) this.ws.end(this.closing.code, this.closing.reason)
+  }
+
+  over(): void {
+    this.ws = null
+    this.queued = []
+    this.queuedBytes = 0
+  }
+}
+
+let dirty: Link[] = []
+function schedule(link: Link): void {
+  if (dirty.length === 0) setImmediate(flushAll)
+  dirty.push(link)
+}
+function flushAll(): void {
+  const links = dirty
+  dirty = []
+  for (const link of links) link.flush()
+}
+
+/**
+ * Listens for HTTP and WebSocket on one port.
+ * @throws StartError when the port is taken or the address is not ours.
+ */
+export async function listen(options: SocketOptions): Promise<Listener> {
+  const app = uws.App()
+  app.ws<Data>('/v1/ws', {
+    maxPayloadLength: FRAME_HARD_MAX_BYTES,
+    maxBackpressure: MAX_BACKPRESSURE,
+    idleTimeout: IDLE_TIMEOUT_SECONDS,
+    sendPingsAutomatically: true,
+    // Ciphertext does not compress.
+    compression: uws.DISABLED,
+    upgrade: (response, request, context) => void upgrade(response, request, context, options),
+    open(ws) {
+      const data = ws.getUserData()
+      data.link = new Link(ws, data.address)
+      data.events = data.admission.open(data.link)
+    },
+    message(ws, message, isBinary) {
+      const { events } = ws.getUserData()
+      if (!isBinary) return events.text()
+      // uWebSockets detaches the buffer when this returns, and decoded frames are views of it: one copy.
+      events.frame(Buffer.from(message.slice(0)))
+    },
+    drain(ws) {
+      if (ws.getBufferedAmount() < BUFFERED_MAX_BYTES) ws.getUserData().events.drained()
+    },
+    close(ws, code) {
+      const { link, events } = ws.getUserData()
+      link.over()
+      events.closed(code)
+    },
+  })
+  for (const each of options.routes) {
+    const method = each.method === 'DELETE' ? 'del' : (each.method.toLowerCase() as 'get' | 'post' | 'put' | 'patch')
+    const places = each.path.split('/').filter((part) => part.startsWith(':')).length
+    app[method](each.path, (response, request) => void respond(response, request, places, each, options.report))
+  }
+  const fallback: HttpRoute = { method: 'GET', path: '/*', maxBodyBytes: 0, handle: options.notFound }
+  app.any('/*', (response, request) => void respond(response, request, 0, fallback, options.report))
+
+  return new Promise((resolve, reject) => {
+    // Exclusive: a second plain listen on a used port would succeed and split the connections. The typings lack this overload.
+    const exclusively = app.listen.bind(app) as unknown as (
+      host: string,
+      port: number,
+      listenOptions: number,
+      done: (socket: uws.us_listen_socket | false) => void,
+    ) => void
+    exclusively(options.host, options.port, EXCLUSIVE_PORT, (socket) => {
+      if (!socket)
+        return reject(
+          new StartError(
+            `cannot listen on ${options.host} port ${options.port}: the port is in use or the address is not this machine's`,
+          ),
+        )
+      resolve({
+        port: uws.us_socket_local_port(socket),
+        stop: () => uws.us_listen_socket_close(socket),
+        close: () => app.close(),
+      })
+    })
+  })
+}
+
+const text = (buffer: ArrayBuffer): string => Buffer.from(buffer).toString()
+
+function head(response: uws.HttpResponse, request: uws.HttpRequest, places: number): Head {
+  const length = request.getHeader('content-length')
+  return {
+    method: request.getMethod().toUpperCase(),
+    path: request.getUrl(),
+    query: request.getQuery() ?? '',
+    params: Array.from({ length: places }, (_, i) => request.getParameter(i) ?? ''),
+    authorization: request.getHeader('authorization') || null,
+    contentType: request.getHeader('content-type'),
+    contentLength: /^\d+$/.test(length) ? Number(length) : null,
+    address: text(response.getRemoteAddressAsText()),
+  }
+}
+
+/** The token of an upgrade: Authorization, or for browsers the subprotocol after `sealpost.v1`. [C-1] */
+export function upgradeToken(
+  authorization: string,
+  subprotocols: string,
+): { token: string | null; subprotocol: string | null } {
+  const offered = subprotocols.split(',').map((each) => each.trim())
+  const subprotocol = offered.includes(SUBPROTOCOL) ? SUBPROTOCOL : null
+  const bearer = /^bearer +(\S+)$/i.exec(authorization)?.[1]
+  const fromProtocol = subprotocol && offered.find((each) => each.startsWith('bearer.'))?.slice('bearer.'.length)
+  return { token: bearer ?? fromProtocol ?? null, subprotocol }
+}
+
+async function upgrade(
+  response: uws.HttpResponse,
+  request: uws.HttpRequest,
+  context: uws.us_socket_context_t,
+  options: SocketOptions,
+): Promise<void> {
+  // Everything is copied before the first await, after which uWebSockets' request is gone.
+  const key = request.getHeader('sec-websocket-key')
+  const extensions = request.getHeader('sec-websocket-extensions')
+  const { token, subprotocol } = upgradeToken(
+    request.getHeader('authorization'),
+    request.getHeader('sec-websocket-protocol'),
+  )
+  const address = text(response.getRemoteAddressAsText())
+  let gone = false
+  response.onAborted(() => {
+    gone = true
+  })
+  try {
+    const admission = await options.admit(token, address)
+    if (gone) return admission.abandoned()
+    response.cork(() => {
+      const data = { admission, address } as Data
+      response.upgrade(data, key, subprotocol ?? '', extensions, context)
+    })
+  } catch (error) {
+    if (!(error instanceof RelayError)) options.report(error)
+    const refusal = error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')
+    if (!gone)
+      write(response, { status: HTTP_STATUS[refusal.code], headers: {}, body: JSON.stringify(errorBody(refusal)) })
+  }
+}
+
+async function respond(
+  response: uws.HttpResponse,
+  request: uws.HttpRequest,
+  places: number,
+  route: HttpRoute,
+  report: (error: unknown) => void,
+): Promise<void> {
+  const copied = head(response, request, places)
+  let gone = false
+  const chunks: Buffer[] = []
+  let size = 0
+  let finish!: (body: Buffer) => void
+  let fail!: (error: unknown) => void
+  const body = new Promise<Buffer>((resolve, reject) => {
+    finish = resolve
+    fail = reject
+  })
+  // Read by the route or not: an unread refusal is no error of its own.
+  body.catch(() => {})
+  response.onAborted(() => {
+    gone = true
+    fail(new RelayError('INVALID_REQUEST', 'the request was cut off'))
+  })
+  response.onData((chunk, isLast) => {
+    size += chunk.byteLength
+    if (size > route.maxBodyBytes) {
+      chunks.length = 0
+      if (isLast || size > 2 * route.maxBodyBytes + 65_536)
+        fail(new RelayError('TOO_LARGE', `the body exceeds ${route.maxBodyBytes} bytes`))
+      return
+    }
+    if (chunk.byteLength > 0) chunks.push(Buffer.from(chunk.slice(0)))
+    if (isLast) finish(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
+  })
+  try {
+    const answer = await route.handle(copied, () => body)
+    if (!gone) write(response, answer)
+  } catch (error) {
+    report(error)
+    if (!gone) write(response, { status: 500, headers: {}, body: '' })
+  }
+}
+
+const STATUS_TEXT: Record<number, string> = {
+  200: 'OK',
+  201: 'Created',
+  204: 'No Content',
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  409: 'Conflict',
+  413: 'Payload Too Large',
+  429: 'Too Many Requests',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+}
+
+function write(response: uws.HttpResponse, answer: Answer): void {
+  response.cork(() => {
+    response.writeStatus(`${answer.status} ${STATUS_TEXT[answer.status] ?? 'Status'}`)
+    if (!answer.headers['Content-Type']) response.writeHeader('Content-Type', 'application/json')
+    for (const [name, value] of Object.entries(answer.headers)) response.writeHeader(name, value)
+    response.end(answer.body)
+  })
+}

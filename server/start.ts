@@ -1,0 +1,183 @@
+// What a relay is made of: opens every part, hands each what it needs, and takes it all down in order. No rules of its own.
+import { openDirectory } from '../keys/directory.ts'
+import { keyRoutes } from '../keys/http.ts'
+import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import { openAccounts } from './accounts.ts'
+import { Acks } from './acks.ts'
+import { encode } from './codec.ts'
+import type { Config } from './config.ts'
+import { Conversations } from './conversations.ts'
+import { openDatabase } from './database.ts'
+import { openDevices } from './devices.ts'
+import { enqueueEvent } from './events.ts'
+import { accountRoutes } from './http/accounts.ts'
+import { conversationRoutes } from './http/conversations.ts'
+import { deviceRoutes } from './http/devices.ts'
+import { operationRoutes } from './http/operations.ts'
+import { tokenRoutes } from './http/tokens.ts'
+import { usernameRoutes } from './http/usernames.ts'
+import { openIdentity } from './identity.ts'
+import { Mailbox } from './mailbox.ts'
+import { migrate } from './migrate.ts'
+import type { Observe } from './observe.ts'
+import { Queue } from './queue.ts'
+import { openSession } from './reception.ts'
+import { Rosters } from './rosters.ts'
+import { Sessions } from './sessions.ts'
+import { listen } from './socket.ts'
+import { keepSweeping } from './sweep.ts'
+import { openTokens } from './tokens.ts'
+import { openUsernames } from './usernames.ts'
+import { notFound, serveRoutes } from './web.ts'
+import { Writer } from './writer.ts'
+
+/** A clock of Unix milliseconds. */
+export type Clock = () => number
+
+export type Relay = {
+  /** http://host:port */
+  url: string
+  /** Ends it in order: no new work, goodbyes, what is on its way commits, then the database. Nothing acknowledged is lost (I1). */
+  close(): Promise<void>
+}
+
+/** Clients come back spread over this time, milliseconds. [C-8] */
+const RETURN_SPREAD_MS = 5_000
+/** Time for goodbyes to leave, milliseconds. */
+const GOODBYE_MS = 100
+
+/**
+ * Starts a relay on a database that is reachable; its schema is brought up to date.
+ * @throws StartError when the port is taken; the database's error when it is not reachable. Nothing is left running.
+ */
+export async function startRelay(
+  config: Config,
+  options: { databaseUrl: string; observe: Observe; clock?: Clock },
+): Promise<Relay> {
+  const { observe, clock = Date.now } = options
+  const report = (error: unknown): void => observe.log.error({ err: error }, 'unexpected')
+  const database = openDatabase(options.databaseUrl)
+  const { sql, writer: writerSql, reader } = database
+  try {
+    await migrate(sql)
+    const [state] = await sql<[{ epoch: Uuid }]>`select epoch from relay_state`
+    const sweeping = keepSweeping({ sql, observe, clock, ttlMs: config.queue.ttlMs })
+    await sweeping.ready
+    const tokens = await openTokens({ sql, realm: config.realm, outside: config.issuer, nowMs: clock() })
+    const identity = openIdentity({ sql, tokens })
+
+    // The queue.
+    const queue = new Queue(reader)
+    const acks = new Acks(writerSql)
+    const rosters = new Rosters(sql)
+    const sessions = new Sessions({ queue, clock, report })
+    const onUnknown = (deviceKeys: number[]): void => sessions.lookAgain(deviceKeys)
+    const writer = new Writer(
+      { sql: writerSql, rosters, clock, quota: config.queue.maxMessages, onUnknown, report },
+      {
+        batch(messages, _rows, seconds) {
+          observe.metrics.appendMessages.observe(messages)
+          observe.metrics.appendSeconds.observe(seconds)
+        },
+        depth: (messages) => observe.metrics.writerQueue.set(messages),
+      },
+    )
+    const events = { enqueue: enqueueEvent, fanOut: sessions.fanOut.bind(sessions) }
+
+    // People and keys.
+    const conversations = new Conversations({ sql, fanOut: events.fanOut, onChanged: (id) => rosters.drop(id) })
+    const directory = openDirectory({
+      sql,
+      clock,
+      sharesConversation: (caller, users) => conversations.sharesConversation(caller, users),
+      onStockLow: (deviceKey, counts) => sessions.get(deviceKey)?.connection.send(encode.keysLow(counts)),
+    })
+    const accounts = openAccounts({ sql, realm: config.realm, directory, tokens, registration: config.registration })
+    const devices = openDevices({
+      sql,
+      realm: config.realm,
+      directory,
+      tokens,
+      identity,
+      events,
+      onUnlinked: (deviceKey) => sessions.unlinked(deviceKey),
+    })
+    const mailbox = new Mailbox({
+      sql,
+      rosters,
+      writer,
+      clock,
+      membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
+    })
+
+    // The doors.
+    let draining = false
+    const declared = [
+      ...accountRoutes({ accounts }),
+      ...tokenRoutes({ sql, tokens }),
+      ...deviceRoutes({ devices }),
+      ...usernameRoutes({ usernames: openUsernames({ sql }) }),
+      ...keyRoutes(directory),
+      ...conversationRoutes(conversations),
+    ]
+    const routes = [...declared, ...operationRoutes({ sql, observe, routes: declared, draining: () => draining })]
+    const authenticate = async (token: string | null) => identity.authenticate(token, clock())
+    const admit = async (token: string | null) => {
+      if (token === null) throw new RelayError('UNAUTHENTICATED', 'an access token is required')
+      const claims = await tokens.verify(token, clock())
+      return { caller: await identity.caller(claims, clock()), expiresAtMs: claims.expiresAtMs }
+    }
+    const hello = {
+      realm: config.realm,
+      epoch: state.epoch,
+      queueMessages: config.queue.maxMessages,
+      queueTtlMs: config.queue.ttlMs,
+    }
+    const listener = await listen({
+      host: config.host,
+      port: config.port,
+      routes: serveRoutes(routes, { authenticate, observe, clock }),
+      notFound,
+      report,
+      admit: openSession({
+        admit,
+        hello,
+        clock,
+        queue,
+        sessions,
+        directory,
+        mailbox,
+        acks,
+        observe,
+        maxConnections: config.maxConnections,
+        draining: () => draining,
+      }),
+    }).catch(async (error: unknown) => {
+      await sweeping.stop()
+      throw error
+    })
+    const watching = sessions.watch()
+
+    return {
+      url: `http://${config.host === '0.0.0.0' ? 'localhost' : config.host}:${listener.port}`,
+      async close() {
+        draining = true
+        listener.stop()
+        // What was accepted for writing commits and is acknowledged before the goodbyes.
+        await writer.drained()
+        await new Promise((resolve) => setImmediate(resolve))
+        sessions.goAway(() => Math.floor(Math.random() * RETURN_SPREAD_MS))
+        watching.stop()
+        await new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))
+        listener.close()
+        await writer.drained()
+        await sweeping.stop()
+        await database.close()
+      },
+    }
+  } catch (error) {
+    await database.close()
+    throw error
+  }
+}
