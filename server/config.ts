@@ -7,6 +7,7 @@ export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
+/** From most to least talkative. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
 export type Config = {

@@ -7,6 +7,7 @@ import type { ErrorCode } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Config } from './config.ts'
 
+/** Structured log: fields first, a constant sentence second. */
 export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
 
 /** Metrics of one relay; two in one process do not collide. */

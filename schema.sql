@@ -1,0 +1,434 @@
+-- The migrated schema, written by `npm run schema`. Not for running: the migrations in keys/sql and server/sql are.
+
+create sequence public.session_epoch;
+
+create table keys.devices (
+  device_key bigint not null,
+  user_id uuid not null,
+  device_id smallint not null,
+  registration_id smallint not null,
+  constraint devices_device_id_check CHECK (((device_id >= 1) AND (device_id <= 127))),
+  constraint devices_registration_id_check CHECK (((registration_id >= 1) AND (registration_id <= 16383))),
+  constraint devices_user_id_fkey FOREIGN KEY (user_id) REFERENCES keys.identities(user_id),
+  constraint devices_pkey PRIMARY KEY (device_key),
+  constraint devices_address UNIQUE (user_id, device_id)
+);
+
+create table keys.highest_ids (
+  device_key bigint not null,
+  kind smallint not null,
+  key_id integer not null,
+  constraint highest_ids_kind_check CHECK ((kind = ANY (ARRAY[1, 2]))),
+  constraint highest_ids_device_key_fkey FOREIGN KEY (device_key) REFERENCES keys.devices(device_key),
+  constraint highest_ids_pkey PRIMARY KEY (device_key, kind)
+);
+
+create table keys.identities (
+  user_id uuid not null,
+  identity_key bytea not null,
+  constraint identities_identity_key_check CHECK ((length(identity_key) = 33)),
+  constraint identities_pkey PRIMARY KEY (user_id),
+  constraint identities_key_unique UNIQUE (identity_key)
+);
+
+create table keys.kyber_prekeys (
+  device_key bigint not null,
+  serial bigint generated always as identity not null,
+  key_id integer not null,
+  public_key bytea not null,
+  signature bytea not null,
+  last_resort boolean not null,
+  used boolean default false not null,
+  created_at timestamp with time zone not null,
+  constraint kyber_prekeys_key_id_check CHECK ((key_id >= 0)),
+  constraint kyber_prekeys_public_key_check CHECK ((length(public_key) = 1569)),
+  constraint kyber_prekeys_signature_check CHECK ((length(signature) = 64)),
+  constraint kyber_prekeys_device_key_fkey FOREIGN KEY (device_key) REFERENCES keys.devices(device_key),
+  constraint kyber_prekeys_id PRIMARY KEY (device_key, key_id)
+);
+CREATE UNIQUE INDEX kyber_prekeys_last_resort ON keys.kyber_prekeys USING btree (device_key) WHERE last_resort;
+CREATE UNIQUE INDEX kyber_prekeys_last_resort_key ON keys.kyber_prekeys USING btree (sha256(public_key)) WHERE last_resort;
+CREATE UNIQUE INDEX kyber_prekeys_stock ON keys.kyber_prekeys USING btree (device_key, serial) WHERE (NOT last_resort);
+
+create table keys.one_time_prekeys (
+  device_key bigint not null,
+  serial bigint generated always as identity not null,
+  key_id integer not null,
+  public_key bytea not null,
+  constraint one_time_prekeys_key_id_check CHECK ((key_id >= 0)),
+  constraint one_time_prekeys_public_key_check CHECK ((length(public_key) = 33)),
+  constraint one_time_prekeys_device_key_fkey FOREIGN KEY (device_key) REFERENCES keys.devices(device_key),
+  constraint one_time_prekeys_pkey PRIMARY KEY (device_key, serial),
+  constraint one_time_prekeys_id UNIQUE (device_key, key_id)
+);
+
+create table keys.signed_prekeys (
+  device_key bigint not null,
+  key_id integer not null,
+  public_key bytea not null,
+  signature bytea not null,
+  created_at timestamp with time zone not null,
+  constraint signed_prekeys_key_id_check CHECK ((key_id >= 0)),
+  constraint signed_prekeys_public_key_check CHECK ((length(public_key) = 33)),
+  constraint signed_prekeys_signature_check CHECK ((length(signature) = 64)),
+  constraint signed_prekeys_device_key_fkey FOREIGN KEY (device_key) REFERENCES keys.devices(device_key),
+  constraint signed_prekeys_pkey PRIMARY KEY (device_key),
+  constraint signed_prekeys_key_unique UNIQUE (public_key)
+);
+
+create table keys.tombstones (
+  device_key bigint not null,
+  kind smallint not null,
+  key_id integer not null,
+  key_hash bytea not null,
+  created_at timestamp with time zone not null,
+  constraint tombstones_key_hash_check CHECK ((length(key_hash) = 32)),
+  constraint tombstones_kind_check CHECK ((kind = ANY (ARRAY[1, 2]))),
+  constraint tombstones_device_key_fkey FOREIGN KEY (device_key) REFERENCES keys.devices(device_key),
+  constraint tombstones_pkey PRIMARY KEY (device_key, kind, key_id),
+  constraint tombstones_key UNIQUE (device_key, kind, key_hash)
+);
+
+create table public.accounts (
+  user_id uuid not null,
+  outside_subject text,
+  created_at timestamp with time zone default now() not null,
+  constraint accounts_pkey PRIMARY KEY (user_id),
+  constraint accounts_outside_subject UNIQUE (outside_subject)
+);
+
+create table public.conversation_changes (
+  conversation_id uuid not null,
+  revision bigint not null,
+  change text not null,
+  actor_user_id uuid not null,
+  subject_user_ids uuid[] default '{}'::uuid[] not null,
+  role text,
+  signed_change bytea default '\x'::bytea not null,
+  changed_at timestamp with time zone default now() not null,
+  constraint conversation_changes_change_check CHECK ((change = ANY (ARRAY['CREATED'::text, 'MEMBERS_ADDED'::text, 'MEMBER_REMOVED'::text, 'MEMBER_LEFT'::text, 'ROLE_CHANGED'::text, 'UPDATED'::text, 'ARCHIVED'::text]))),
+  constraint conversation_changes_role_check CHECK ((role = ANY (ARRAY['member'::text, 'admin'::text]))),
+  constraint conversation_changes_signed_change_check CHECK ((length(signed_change) <= 1024)),
+  constraint conversation_changes_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id),
+  constraint conversation_changes_pkey PRIMARY KEY (conversation_id, revision)
+);
+
+create table public.conversation_members (
+  conversation_id uuid not null,
+  user_id uuid not null,
+  role text default 'member'::text not null,
+  state text default 'active'::text not null,
+  joined_at timestamp with time zone default now() not null,
+  ended_at timestamp with time zone,
+  muted_until timestamp with time zone,
+  constraint conversation_members_role_check CHECK ((role = ANY (ARRAY['member'::text, 'admin'::text]))),
+  constraint conversation_members_state_check CHECK ((state = ANY (ARRAY['active'::text, 'left'::text, 'removed'::text]))),
+  constraint conversation_members_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id),
+  constraint conversation_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint conversation_members_pkey PRIMARY KEY (conversation_id, user_id)
+);
+CREATE INDEX conversation_members_user ON public.conversation_members USING btree (user_id);
+
+create table public.conversations (
+  conversation_id uuid not null,
+  kind text not null,
+  privacy_mode text default 'strict_e2e'::text not null,
+  name text default ''::text not null,
+  description text default ''::text not null,
+  created_at timestamp with time zone default now() not null,
+  archived_at timestamp with time zone,
+  revision bigint default 0 not null,
+  low_user uuid,
+  high_user uuid,
+  constraint conversations_check CHECK ((((kind = 'direct'::text) = ((low_user IS NOT NULL) AND (high_user IS NOT NULL))) AND (low_user < high_user))),
+  constraint conversations_kind_check CHECK ((kind = ANY (ARRAY['direct'::text, 'group'::text]))),
+  constraint conversations_privacy_mode_check CHECK ((privacy_mode = ANY (ARRAY['strict_e2e'::text, 'search_enabled'::text]))),
+  constraint conversations_pkey PRIMARY KEY (conversation_id)
+);
+CREATE UNIQUE INDEX conversations_pair ON public.conversations USING btree (low_user, high_user) WHERE (archived_at IS NULL);
+
+create table public.dead_letters (
+  device_key bigint not null,
+  message_id uuid not null,
+  reason text not null,
+  died_at timestamp with time zone default now() not null,
+  constraint dead_letters_pkey PRIMARY KEY (message_id, device_key)
+);
+CREATE INDEX dead_letters_device ON public.dead_letters USING btree (device_key);
+
+create table public.device_locks (
+  device_key bigint not null,
+  constraint device_locks_pkey PRIMARY KEY (device_key)
+);
+
+create table public.device_sequences (
+  device_key bigint not null,
+  last bigint not null,
+  floor bigint default 0 not null,
+  is_full boolean default false not null,
+  constraint device_sequences_pkey PRIMARY KEY (device_key, last)
+) with (autovacuum_vacuum_cost_delay=0, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=20000);
+
+create table public.devices (
+  device_key bigint generated always as identity not null,
+  device_uuid uuid not null,
+  user_id uuid not null,
+  device_id smallint not null,
+  name text default ''::text not null,
+  secret_hash bytea not null,
+  created_at timestamp with time zone default now() not null,
+  constraint devices_device_id_check CHECK (((device_id >= 1) AND (device_id <= 127))),
+  constraint devices_secret_hash_check CHECK ((length(secret_hash) = 32)),
+  constraint devices_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint devices_pkey PRIMARY KEY (device_key),
+  constraint devices_device_uuid_key UNIQUE (device_uuid),
+  constraint devices_number UNIQUE (user_id, device_id)
+);
+
+create table public.gaps (
+  device_key bigint not null,
+  gap_id uuid default gen_random_uuid() not null,
+  overflowed bigint default 0 not null,
+  expired bigint default 0 not null,
+  since timestamp with time zone default now() not null,
+  constraint gaps_pkey PRIMARY KEY (device_key)
+);
+
+create table public.invitations (
+  token_hash bytea not null,
+  created_at timestamp with time zone default now() not null,
+  expires_at timestamp with time zone not null,
+  used_by uuid,
+  constraint invitations_token_hash_check CHECK ((length(token_hash) = 32)),
+  constraint invitations_pkey PRIMARY KEY (token_hash)
+);
+
+create table public.link_codes (
+  code_hash bytea not null,
+  user_id uuid not null,
+  expires_at timestamp with time zone not null,
+  constraint link_codes_code_hash_check CHECK ((length(code_hash) = 32)),
+  constraint link_codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint link_codes_pkey PRIMARY KEY (code_hash)
+);
+CREATE INDEX link_codes_user ON public.link_codes USING btree (user_id);
+
+create table public.message_deliveries (
+  device_key bigint not null,
+  sequence bigint not null,
+  message_id uuid not null,
+  ciphertext_type smallint default 0 not null,
+  withheld smallint default 0 not null,
+  content bytea,
+  iv bytea,
+  delivered_at timestamp with time zone,
+  delivered_on date
+) partition by LIST (delivered_on);
+
+create table public.message_deliveries_waiting ( -- partition of public.message_deliveries FOR VALUES IN (NULL)
+  device_key bigint not null,
+  sequence bigint not null,
+  message_id uuid not null,
+  ciphertext_type smallint default 0 not null,
+  withheld smallint default 0 not null,
+  content bytea storage external,
+  iv bytea,
+  delivered_at timestamp with time zone,
+  delivered_on date
+) with (autovacuum_vacuum_cost_delay=0, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=50000, toast_tuple_target=8160);
+CREATE INDEX message_deliveries_waiting_queue ON public.message_deliveries_waiting USING btree (device_key, sequence);
+
+create table public.messages (
+  message_id uuid not null,
+  conversation_id uuid,
+  sender_type smallint not null,
+  sender_user_id uuid,
+  sender_device_key bigint,
+  sender_device_id smallint,
+  client_message_id uuid,
+  message_type smallint default 1 not null,
+  urgent boolean default true not null,
+  reply_to_message_id uuid,
+  attachment_url text,
+  thumbnail_url text,
+  sent_at timestamp with time zone not null,
+  constraint messages_pkey PRIMARY KEY (message_id),
+  constraint messages_once UNIQUE (sender_device_key, client_message_id)
+);
+
+create table public.migrations (
+  file text not null,
+  applied_at timestamp with time zone default now() not null,
+  constraint migrations_pkey PRIMARY KEY (file)
+);
+
+create table public.relay_state (
+  only_row boolean default true not null,
+  epoch uuid default gen_random_uuid() not null,
+  constraint relay_state_only_row_check CHECK (only_row),
+  constraint relay_state_pkey PRIMARY KEY (only_row)
+);
+
+create table public.retired_devices (
+  user_id uuid not null,
+  device_id smallint not null,
+  registration_id smallint not null,
+  retired_at timestamp with time zone default now() not null,
+  constraint retired_devices_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint retired_devices_pkey PRIMARY KEY (user_id, device_id)
+);
+
+create table public.signing_keys (
+  key_id text not null,
+  private_jwk jsonb not null,
+  created_at timestamp with time zone not null,
+  retires_at timestamp with time zone,
+  constraint signing_keys_pkey PRIMARY KEY (key_id)
+);
+
+create table public.usernames (
+  username_hash bytea not null,
+  user_id uuid,
+  former_user_id uuid,
+  released_at timestamp with time zone,
+  constraint usernames_username_hash_check CHECK ((length(username_hash) = 32)),
+  constraint usernames_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint usernames_pkey PRIMARY KEY (username_hash),
+  constraint usernames_user_id_key UNIQUE (user_id)
+);
+
+CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], sent_at timestamp with time zone, quota integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT written boolean)
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  v_at tid[];
+  v_floor bigint[];
+  v_full boolean[];
+begin
+  written := false;
+  -- [1] Locks, ascending. An unlinked device has no row any more.
+  select array_agg(l.device_key) into gone
+  from (select device_key from device_locks where device_key = any(lk) order by device_key for no key update) l;
+  gone := array(select k from unnest(lk) k except select k from unnest(gone) k);
+
+  -- [2] Reads, each with a fresh snapshot. A known (sender device, client_message_id) is answered before anything else. I2
+  select array_agg(x.i), array_agg(f.message_id), array_agg(f.sent_at) into duplicates, first_ids, first_at
+  from unnest(m_key, m_client) with ordinality x(k, c, i)
+  cross join lateral (select m.message_id, m.sent_at from messages m where m.sender_device_key = x.k and m.client_message_id = x.c limit 1) f;
+
+  select array_agg(x.i) into moved
+  from unnest(c_id, c_digest) with ordinality x(c, d, i) left join lateral roster(x.c) r on true
+  where r.digest is distinct from x.d;
+
+  select array_agg(s.last order by k.i), array_agg(s.at order by k.i), array_agg(s.floor order by k.i), array_agg(s.is_full order by k.i)
+  into base, v_at, v_floor, v_full
+  from unnest(ks) with ordinality k(k, i)
+  left join lateral (select q.last, q.ctid as at, q.floor, q.is_full from device_sequences q where q.device_key = k.k order by q.last desc limit 1) s on true;
+
+  select r.floors, r.full_keys into v_floor, full_keys from count_room(ks, cnt, base, v_full, quota, v_floor) r;
+
+  -- [3] Refused: nothing is written.
+  if gone <> '{}' or duplicates is not null or moved is not null or full_keys <> '{}' then return; end if;
+
+  -- [4] Writes. Sequences follow from the locks: gapless, in commit order. I4
+  insert into messages (message_id, conversation_id, sender_type, sender_user_id, sender_device_key, sender_device_id,
+    client_message_id, message_type, urgent, reply_to_message_id, attachment_url, thumbnail_url, sent_at)
+  select x.id, x.c, 1, x.u, x.k, x.d, x.client, x.t, x.urgent, x.reply, x.attachment, x.thumbnail, append_batch.sent_at
+  from unnest(m_id, m_conversation, m_user, m_key, m_device, m_client, m_type, m_urgent, m_reply, m_attachment, m_thumbnail)
+    x(id, c, u, k, d, client, t, urgent, reply, attachment, thumbnail);
+
+  insert into message_deliveries_waiting (device_key, sequence, message_id, ciphertext_type, withheld, content, iv)
+  select ks[r.k], base[r.k] + r.n, m_id[r.m], r.t, r.w, substring(blob from r.at for r.l),
+    case when r.v > 0 then substring(blob from r.at + r.l for r.v) end
+  from unnest(r_k, r_n, r_m, r_type, r_withheld, r_at, r_length, r_iv) r(k, n, m, t, w, at, l, v);
+
+  delete from device_sequences where ctid = any(v_at);
+  insert into device_sequences (device_key, last, floor)
+  select ks[i], base[i] + cnt[i], v_floor[i] from generate_subscripts(ks, 1) i;
+
+  if o_key <> '{}' then perform drop_for_full(o_key, o_message); end if;
+  written := true;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION public.count_room(ks bigint[], cnt integer[], base bigint[], is_full boolean[], quota integer, INOUT floors bigint[], OUT full_keys bigint[])
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  i int;
+  room int;
+  waiting bigint;
+begin
+  full_keys := '{}';
+  for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] > quota loop
+    -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
+    room := case when is_full[i] then quota / 5 * 4 else quota end;
+    select count(*) into waiting from (
+      select 1 from message_deliveries_waiting w where w.device_key = ks[i] order by w.sequence limit quota + 1) counted;
+    floors[i] := base[i] - waiting;
+    if waiting + cnt[i] > room then full_keys := full_keys || ks[i]; end if;
+  end loop;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION public.drop_for_full(o_key bigint[], o_message uuid[])
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  insert into dead_letters (device_key, message_id, reason) select k, m, 'overflow' from unnest(o_key, o_message) x(k, m) on conflict do nothing;
+  insert into gaps as g (device_key, overflowed) select k, count(*) from unnest(o_key) k group by k order by k
+    on conflict (device_key) do update set overflowed = g.overflowed + excluded.overflowed, gap_id = gen_random_uuid();
+  update device_sequences set is_full = true where device_key = any(o_key) and not is_full;
+$function$
+;
+
+CREATE OR REPLACE FUNCTION public.enqueue_event(ks bigint[], id uuid, conversation uuid, event bytea, at timestamp with time zone)
+ RETURNS TABLE(device_key bigint, sequence bigint)
+ LANGUAGE plpgsql
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+declare
+  v_base bigint[];
+  v_at tid[];
+begin
+  select array_agg(s.last order by k.i), array_agg(s.at order by k.i) into v_base, v_at
+  from unnest(ks) with ordinality k(k, i)
+  cross join lateral (select q.last, q.ctid as at from device_sequences q where q.device_key = k.k order by q.last desc limit 1) s;
+
+  insert into messages (message_id, conversation_id, sender_type, urgent, sent_at) values (id, conversation, 2, false, at);
+  insert into message_deliveries_waiting (device_key, sequence, message_id, content)
+  select ks[i], v_base[i] + 1, id, event from generate_subscripts(ks, 1) i;
+  insert into device_sequences (device_key, last, floor, is_full)
+  select q.device_key, q.last + 1, q.floor, q.is_full from device_sequences q where q.ctid = any(v_at);
+  delete from device_sequences where ctid = any(v_at);
+  return query select ks[i], v_base[i] + 1 from generate_subscripts(ks, 1) i;
+end
+$function$
+;
+
+CREATE OR REPLACE FUNCTION public.roster(conversation uuid)
+ RETURNS TABLE(kind text, archived boolean, digest text, device_keys bigint[], user_ids uuid[], device_ids smallint[], registration_ids smallint[])
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select c.kind, c.archived_at is not null,
+    hashtextextended((c.archived_at is not null)::text || coalesce(d.device_keys::text || d.registration_ids::text, ''), 0)::text,
+    d.device_keys, d.user_ids, d.device_ids, d.registration_ids
+  from conversations c cross join lateral (
+    select array_agg(k.device_key order by k.device_key) as device_keys,
+      array_agg(k.user_id order by k.device_key) as user_ids,
+      array_agg(k.device_id order by k.device_key) as device_ids,
+      array_agg(k.registration_id order by k.device_key) as registration_ids
+    from conversation_members m join keys.devices k on k.user_id = m.user_id
+    where m.conversation_id = c.conversation_id and m.state = 'active'
+  ) d
+  where c.conversation_id = conversation
+$function$
+;
