@@ -1,12 +1,11 @@
 import { createHmac, generateKeyPairSync } from 'node:crypto'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { type CryptoKey, createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose'
+import { type CryptoKey, createLocalJWKSet, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../server/database.ts'
 import { KEYS_FRESH_MS, KEYS_OVERLAP_MS } from '../../server/signing.ts'
 import { type OutsideIssuer, openTokens, type Tokens } from '../../server/tokens.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
+import { startOutsideIssuer } from './outside-issuer.ts'
 
 const REALM = 'https://relay.test'
 const NOW = 1_800_000_000_000
@@ -99,7 +98,6 @@ describe('access tokens', () => {
 
   test('signed with our key but naming no device are refused', async () => {
     const [row] = await database.sql`select key_id, private_jwk from signing_keys`
-    const { importJWK } = await import('jose')
     const key = (await importJWK(row!.private_jwk, 'EdDSA')) as CryptoKey
     const make = (claims: Record<string, unknown>) =>
       new SignJWT({
@@ -212,7 +210,6 @@ describe('signing keys', () => {
   test('a retired key verifies nothing, however young the token', async () => {
     await tokens.rotate(NOW)
     const [row] = await database.sql`select key_id, private_jwk from signing_keys where retires_at is not null`
-    const { importJWK } = await import('jose')
     const late = await new SignJWT({ iss: REALM, aud: REALM, sub: device.userId, dev: device.deviceUuid, device_id: 2 })
       .setProtectedHeader({ alg: 'EdDSA', kid: row!.key_id })
       .setExpirationTime(NOW / 1000 + 10 * 3600)
@@ -256,48 +253,25 @@ describe('signing keys', () => {
 })
 
 describe('an outside issuer', () => {
-  const ISSUER = 'https://login.test'
-  let server: Server
-  let jwksUrl: string
-  let pair: { privateKey: CryptoKey; publicKey: CryptoKey }
-  let fetches = 0
-  let answer: () => Promise<{ status: number; body: unknown }>
-
+  let issuer: Awaited<ReturnType<typeof startOutsideIssuer>>
   beforeAll(async () => {
-    pair = await generateKeyPair('ES256', { extractable: true })
-    const jwk = { ...(await exportJWK(pair.publicKey)), kid: 'outside-1', alg: 'ES256', use: 'sig' }
-    answer = async () => ({ status: 200, body: { keys: [jwk] } })
-    server = createServer(async (_request, response) => {
-      fetches++
-      const { status, body } = await answer()
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
-    })
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    jwksUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}/keys`
+    issuer = await startOutsideIssuer(NOW)
   })
-  afterAll(() => server.close())
-
-  const outside = (): OutsideIssuer => ({ issuer: ISSUER, audience: 'sealpost', algorithms: ['ES256'], jwksUrl })
-  const open = (issuer: OutsideIssuer) => openTokens({ sql: database.sql, realm: REALM, outside: issuer, nowMs: NOW })
-  const sign = (
-    claims: Record<string, unknown> = {},
-    header: Record<string, unknown> = {},
-    key: CryptoKey = pair.privateKey,
-  ) =>
-    new SignJWT({ iss: ISSUER, aud: 'sealpost', sub: 'person-1', exp: NOW / 1000 + 300, ...claims })
-      .setProtectedHeader({ alg: 'ES256', kid: 'outside-1', ...header })
-      .sign(key)
+  afterAll(() => issuer?.close())
+  const open = (outside: OutsideIssuer = issuer.config) =>
+    openTokens({ sql: database.sql, realm: REALM, outside, nowMs: NOW })
+  const sign: typeof issuer.sign = (...given) => issuer.sign(...given)
 
   test('vouches for a subject, its keys fetched once', async () => {
-    const node = await open(outside())
-    fetches = 0
+    const node = await open()
+    issuer.state.fetches = 0
     expect(await node.verifyOutside(await sign(), NOW)).toEqual({ subject: 'person-1' })
     expect(await node.verifyOutside(await sign({ sub: 'person-2' }), NOW)).toEqual({ subject: 'person-2' })
-    expect(fetches).toBe(1)
+    expect(issuer.state.fetches).toBe(1)
   })
 
   test('is held to its issuer, audience, life, algorithm and keys', async () => {
-    const node = await open(outside())
+    const node = await open()
     const stranger = (await generateKeyPair('ES256')).privateKey
     const bad = [
       await sign({ iss: 'https://evil.test' }),
@@ -311,38 +285,39 @@ describe('an outside issuer', () => {
       await sign({ sub: 'x'.repeat(256) }),
       await sign({}, {}, stranger),
       await sign({}, { kid: 'outside-2' }),
-      `${encode({ alg: 'none', kid: 'outside-1' })}.${encode({ iss: ISSUER, aud: 'sealpost', sub: 'x', exp: NOW / 1000 + 300 })}.`,
+      `${encode({ alg: 'none', kid: 'outside-1' })}.${encode({ iss: issuer.config.issuer, aud: 'sealpost', sub: 'x', exp: NOW / 1000 + 300 })}.`,
       (await tokens.issue(device, NOW)).token,
     ]
     for (const token of bad) await expect(node.verifyOutside(token, NOW)).rejects.toEqual(UNAUTHENTICATED)
   })
 
   test('cannot make device tokens', async () => {
-    const node = await open(outside())
+    const node = await open()
     const forged = await sign({ iss: REALM, aud: REALM, sub: device.userId, dev: device.deviceUuid, device_id: 2 })
     await expect(node.verify(forged, NOW)).rejects.toEqual(UNAUTHENTICATED)
   })
 
   test('is refused as configuration with a symmetric algorithm or none', async () => {
     for (const algorithms of [['HS256'], ['none'], [], ['ES256', 'HS512']]) {
-      await expect(open({ ...outside(), algorithms })).rejects.toThrow(RangeError)
+      await expect(open({ ...issuer.config, algorithms })).rejects.toThrow(RangeError)
     }
   })
 
   test('whose keys cannot be fetched is our trouble, not the bearer’s', async () => {
     const token = await sign()
-    const working = answer
-    for (const broken of [
-      async () => ({ status: 500, body: {} }),
-      async () => ({ status: 200, body: { nothing: true } }),
-    ]) {
-      answer = broken
-      const node = await open(outside())
+    const working = issuer.state.answer
+    const broken = [
+      { status: 500, body: {} },
+      { status: 200, body: { nothing: true } },
+    ]
+    for (const answer of broken) {
+      issuer.state.answer = answer
+      const node = await open()
       await expect(node.verifyOutside(token, NOW)).rejects.toMatchObject({ code: 'UNAVAILABLE', retryAfterMs: 5000 })
-      answer = working
+      issuer.state.answer = working
       expect(await node.verifyOutside(token, NOW)).toEqual({ subject: 'person-1' })
     }
-    const nobody = await open({ ...outside(), jwksUrl: 'http://127.0.0.1:1/keys' })
+    const nobody = await open({ ...issuer.config, jwksUrl: 'http://127.0.0.1:1/keys' })
     await expect(nobody.verifyOutside(token, NOW)).rejects.toMatchObject({ code: 'UNAVAILABLE' })
   })
 
