@@ -13,7 +13,7 @@ ec('valid', 'smallest', 'K-1.1', 'u = 2, the smallest that is not of low order',
 ec('valid', 'largest', 'K-1.1', 'u = 2^255 - 21, the largest that is not of low order', ecKey(`eb${'ff'.repeat(30)}7f`))
 
 const lowOrder: [string, string, string][] = [
-  ['zero', 'u = 0, order 4 with its twist', '00'.repeat(32)],
+  ['zero', 'u = 0, order 2', '00'.repeat(32)],
   ['one', 'u = 1, order 4', `01${'00'.repeat(31)}`],
   ['order-8-a', 'a point of order 8', 'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800'],
   ['order-8-b', 'the other point of order 8', '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157'],

@@ -1,0 +1,73 @@
+// A directory on a database of its own, with devices enrolled as the server would: for the tests of this folder.
+import { randomUUID } from 'node:crypto'
+import type { FetchBudget } from '../../keys/budget.ts'
+import { type Directory, type DirectoryOptions, type KeyCaller, openDirectory } from '../../keys/directory.ts'
+import type { DeviceKeys, Upload } from '../../keys/prekeys.ts'
+import { verifyKeys } from '../../keys/verify.ts'
+import type { Sql } from '../../server/database.ts'
+import { testDatabase } from '../support/database.ts'
+import { TestDevice } from '../support/keys.ts'
+
+/** A budget that never refuses, for tests about something else. */
+export const unlimited: FetchBudget = {
+  charge: async () => 0,
+  admit: async (_caller, groups) => ({ admitted: true, oneTime: new Set(groups.flatMap((group) => group.deviceKeys)) }),
+}
+
+export const NO_KEYS: DeviceKeys = {
+  signedPrekey: null,
+  lastResortKyberPrekey: null,
+  oneTimePrekeys: [],
+  oneTimeKyberPrekeys: [],
+}
+
+export const upload = (part: Partial<Upload>): Upload => ({ ...NO_KEYS, replace: false, registrationId: null, ...part })
+
+export type Enrolled = KeyCaller & { device: TestDevice }
+
+/** A caller without keys of its own. */
+export const stranger = (): KeyCaller => ({ userId: randomUUID(), deviceId: 1, deviceKey: nextDeviceKey++ })
+
+let nextDeviceKey = 1
+
+export type World = {
+  url: string
+  sql: Sql
+  directory: Directory
+  /** Milliseconds; tests move it. */
+  clock: { nowMs: number }
+  open(options?: Partial<DirectoryOptions>): Directory
+  /** A user's device; signed prekey id 1 and last-resort id 1000 unless `keys` says otherwise. */
+  enrol(options?: {
+    of?: Enrolled
+    deviceId?: number
+    registrationId?: number
+    keys?: (device: TestDevice) => Partial<DeviceKeys>
+  }): Promise<Enrolled>
+  close(): Promise<void>
+}
+
+export async function openWorld(): Promise<World> {
+  const db = await testDatabase()
+  const { sql } = db.database
+  const clock = { nowMs: 1_780_000_000_000 }
+  const open = (options: Partial<DirectoryOptions> = {}): Directory =>
+    openDirectory({ sql, clock: () => clock.nowMs, budget: unlimited, ...options })
+  const directory = open()
+  return {
+    ...{ url: db.url, sql, directory, clock, open, close: db.close },
+    async enrol({ of, deviceId = of ? of.deviceId + 1 : 1, registrationId = 4711, keys } = {}) {
+      const device = new TestDevice({ registrationId, ...(of && { identity: of.device.identity }) })
+      const made = keys?.(device) ?? {
+        signedPrekey: device.makeSignedPrekey(1),
+        lastResortKyberPrekey: device.makeLastResort(1000),
+      }
+      const verified = await verifyKeys(device.identityKey, { ...NO_KEYS, ...made })
+      const caller = { userId: of?.userId ?? randomUUID(), deviceId, deviceKey: nextDeviceKey++ }
+      await sql.begin((tx) => directory.enrol(tx, { ...caller, registrationId }, verified))
+      device.userId = caller.userId
+      device.deviceId = deviceId
+      return { ...caller, device }
+    },
+  }
+}
