@@ -1,0 +1,46 @@
+// A whole relay in this process, on a database and a port of its own.
+import { type Config, readConfig } from '../../server/config.ts'
+import { openObserve } from '../../server/observe.ts'
+import { type Clock, startRelay } from '../../server/start.ts'
+import { type TestDatabase, testDatabase } from './database.ts'
+
+export type TestRelay = {
+  /** http://127.0.0.1:port */
+  url: string
+  /** ws://127.0.0.1:port/v1/ws */
+  socketUrl: string
+  config: Config
+  db: TestDatabase
+  /** Everything logged, at debug: one JSON text a line. */
+  logged: string[]
+  /** Stops the relay; drops the database unless it was given. */
+  close(): Promise<void>
+}
+
+/** @param options.config changes to what an empty environment gives. @param options.db for a second node or a restart. */
+export async function testRelay(
+  options: { config?: Partial<Config>; db?: TestDatabase; clock?: Clock } = {},
+): Promise<TestRelay> {
+  const db = options.db ?? (await testDatabase())
+  const config: Config = { ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }), ...options.config }
+  const logged: string[] = []
+  const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
+  try {
+    const clock = options.clock ? { clock: options.clock } : {}
+    const relay = await startRelay(config, { databaseUrl: db.url, observe, ...clock })
+    return {
+      url: relay.url,
+      socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,
+      config,
+      db,
+      logged,
+      close: async () => {
+        await relay.close()
+        if (!options.db) await db.close()
+      },
+    }
+  } catch (error) {
+    if (!options.db) await db.close()
+    throw error
+  }
+}
