@@ -22,7 +22,8 @@ const prekeyJson = (key: { keyId: number; publicKey: Uint8Array; signature?: Uin
   ...(key.signature && { signature: base64(key.signature) }),
 })
 
-export type HttpAnswer = { status: number; body: any; headers: Headers } // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
+// biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
+export type HttpAnswer = { status: number; body: any; headers: Headers }
 
 /** One HTTP request; the answer's JSON, whatever the status. */
 export async function request(
