@@ -9,6 +9,8 @@ export type TestRelay = {
   url: string
   /** ws://127.0.0.1:port/v1/ws */
   socketUrl: string
+  /** Part of every proof. */
+  realm: string
   config: Config
   db: TestDatabase
   /** Everything logged, at debug: one JSON text a line. */
@@ -31,6 +33,7 @@ export async function testRelay(
     return {
       url: relay.url,
       socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,
+      realm: config.realm,
       config,
       db,
       logged,
