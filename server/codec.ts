@@ -11,10 +11,6 @@ import type { Delivery, Recipient, Send, SystemEventBody } from './frames.ts'
 const v1 = sealpost.v1
 type Reader = Uint8Array
 
-// No integer of the protocol exceeds 2^53 - 1, so plain numbers do. [C-2]
-protobuf.util.Long = undefined as never
-protobuf.configure()
-
 /** What a device asked for, checked as far as the frame alone allows. */
 export type ClientFrame = { requestId: number } & (
   | { kind: 'send'; send: Send }

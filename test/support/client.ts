@@ -6,8 +6,6 @@ import { WebSocket } from 'ws'
 import { identityProofMessage } from '../../keys/verify.ts'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidFromBytes, uuidToBytes, uuidV7 } from '../../proto/ids.ts'
-// Configures the generated code for plain numbers.
-import '../../server/codec.ts'
 import { TestDevice } from './keys.ts'
 
 const v1 = sealpost.v1
