@@ -12,6 +12,7 @@ import type { Tokens } from './tokens.ts'
 /** Who may register: anybody, holders of an invitation, or subjects of the outside issuer. [I-1.1] */
 export type RegistrationMode = 'open' | 'invite' | 'issuer'
 
+/** What registration is built on; realm is the one its proofs name. */
 export type AccountSeams = {
   sql: Sql
   realm: string
@@ -32,6 +33,7 @@ export type Accounts = {
   register(enrolment: Enrolment, permit: RegistrationPermit, nowMs: number): Promise<Enrolled>
 }
 
+/** Registration in the mode the operator chose. */
 export function openAccounts({ sql, realm, directory, tokens, registration }: AccountSeams): Accounts {
   return {
     async register(enrolment, permit, nowMs) {

@@ -22,6 +22,7 @@ export type Events = {
   fanOut(committed: Committed[]): void
 }
 
+/** What linking and unlinking are built on, and whom they tell. */
 export type DeviceSeams = {
   sql: Sql
   realm: string
@@ -57,6 +58,7 @@ export type Devices = {
   unlink(caller: Caller, deviceId: number, nowMs: number): Promise<void>
 }
 
+/** The one place where a device after the first comes or goes. */
 export function openDevices(seams: DeviceSeams): Devices {
   const { sql, realm, directory, tokens, identity, events, onUnlinked } = seams
 

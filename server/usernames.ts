@@ -28,6 +28,7 @@ export type Usernames = {
   find(caller: Uuid, hash: Uint8Array, nowMs: number): Promise<Uuid>
 }
 
+/** Usernames, and look-ups budgeted in this process. */
 export function openUsernames({ sql }: { sql: Sql }): Usernames {
   const spend = lookupBudget()
   return {

@@ -1,3 +1,4 @@
+// Linking: link codes, proofs, races and the outside issuer, on the real database and over the routes.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { LINK_CODE_TTL_MS } from '../../proto/limits.ts'
 import type { Caller } from '../../proto/route.ts'
@@ -6,6 +7,7 @@ import { LINK_CODES_MAX_LIVE } from '../../server/linkcodes.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { TestDevice } from '../support/keys.ts'
 import { holdLocks } from './barrier.ts'
+import { ALIVE, footprint } from './device-rows.ts'
 import { startOutsideIssuer } from './outside-issuer.ts'
 import { enrolment, enrolmentJson, NOW, openWorld, sibling, type World } from './relay-world.ts'
 import { callRoute } from './routes.ts'
@@ -23,59 +25,17 @@ beforeAll(async () => {
 })
 afterAll(() => db?.close())
 
-/** Asks to be let in with this code, as a client does. */
-function join(user: User, code: string, more: { device?: TestDevice; nowMs?: number; codeInProof?: string } = {}) {
-  const { device = sibling(user.device), nowMs = NOW, codeInProof = code } = more
-  const request = enrolment(device, { purpose: 'link', linkCode: codeInProof, timestampMs: nowMs })
-  return world.devices.link(user.caller.userId, { linkCode: code }, request, nowMs)
-}
-const newCode = async (user: User, nowMs = NOW) => (await world.devices.linkCode(user.caller, nowMs)).code
-const numbers = async (user: User) => (await world.devices.list(user.caller)).map((device) => device.deviceId)
-
-/** Rows of one device in every table that knows it. */
-async function footprint({ deviceKey, userId, deviceId }: Caller) {
-  const [row] = await world.sql`select
-    (select count(*) from devices where device_key = ${deviceKey}) as device,
-    (select count(*) from device_locks where device_key = ${deviceKey}) as lock,
-    (select count(*) from device_sequences where device_key = ${deviceKey}) as sequence,
-    (select count(*) from message_deliveries_waiting where device_key = ${deviceKey}) as waiting,
-    (select count(*) from dead_letters where device_key = ${deviceKey}) as dead,
-    (select count(*) from gaps where device_key = ${deviceKey}) as gaps,
-    (select count(*) from keys.devices where device_key = ${deviceKey}) as key_device,
-    (select count(*) from keys.signed_prekeys where device_key = ${deviceKey}) as signed,
-    (select count(*) from keys.one_time_prekeys where device_key = ${deviceKey}) as one_time,
-    (select count(*) from keys.kyber_prekeys where device_key = ${deviceKey}) as kyber,
-    (select count(*) from retired_devices where user_id = ${userId} and device_id = ${deviceId}) as retired`
-  return { ...row } as Record<string, number>
-}
-const ALIVE = { device: 1, lock: 1, sequence: 1, key_device: 1, signed: 1, one_time: 1, kyber: 2, retired: 0 }
-const GONE = {
-  ...{ device: 0, lock: 0, sequence: 0, waiting: 0, dead: 0, gaps: 0, key_device: 0, signed: 0, one_time: 0, kyber: 0 },
-  retired: 1,
-}
-
-/** Something waiting, something dead and a gap: a queue that has seen life. */
-async function fillQueue({ deviceKey }: Caller) {
-  await world.sql`insert into message_deliveries_waiting (device_key, sequence, message_id, content)
-    select ${deviceKey}, s, gen_random_uuid(), '\\x00' from generate_series(1, 50) s`
-  await world.sql`insert into dead_letters (device_key, message_id, reason)
-    values (${deviceKey}, gen_random_uuid(), 'overflow')`
-  await world.sql`insert into gaps (device_key, overflowed) values (${deviceKey}, 1)`
-}
-
-/** As if all other numbers had been held before, 3 the longest ago. */
-async function exhaustNumbers({ caller }: User) {
-  await world.sql`insert into retired_devices (user_id, device_id, registration_id, retired_at)
-    select ${caller.userId}, n, 7, ${new Date(NOW - 1e9)}::timestamptz + n * interval '1 second'
-    from generate_series(3, 127) n`
-}
+const join = (user: User, code: string, more: { device?: TestDevice; nowMs?: number } = {}) =>
+  world.join(user, code, more)
+const newCode = (user: User, nowMs = NOW) => world.newCode(user, nowMs)
+const numbers = (user: User) => world.numbers(user)
 
 describe('linking', () => {
   test('adds a device under the same identity, which then has its own token', async () => {
     const user = await world.register()
     const { device, enrolled, caller } = await world.link(user)
     expect(enrolled).toMatchObject({ userId: user.caller.userId, deviceId: 2 })
-    expect(await footprint(caller)).toMatchObject({ ...ALIVE, waiting: 0 })
+    expect(await footprint(world.sql, caller)).toMatchObject({ ...ALIVE, waiting: 0 })
     expect(await world.devices.list(caller)).toEqual([
       { deviceId: 1, registrationId: user.device.registrationId, name: '', createdAtMs: NOW },
       { deviceId: 2, registrationId: device.registrationId, name: '', createdAtMs: NOW },
@@ -249,139 +209,6 @@ describe('link codes', () => {
     expect(rows).not.toContain(code)
     expect(rows).not.toContain(Buffer.from(code).toString('hex'))
     expect(rows).not.toContain(Buffer.from(code, 'base64url').toString('hex'))
-  })
-})
-
-describe('device numbers', () => {
-  test('are not given again while unused ones are left', async () => {
-    const user = await world.register()
-    const { enrolled } = await world.link(user)
-    await world.devices.unlink(user.caller, enrolled.deviceId, NOW)
-    expect((await world.link(user)).enrolled.deviceId).toBe(3)
-  })
-
-  test('once all were used, the one free for longest comes back, not under its predecessor’s registration id', async () => {
-    const user = await world.register()
-    const old = await world.link(user)
-    await exhaustNumbers(user)
-    await world.devices.unlink(user.caller, 2, NOW)
-    expect((await world.link(user)).enrolled.deviceId).toBe(3)
-    await world.sql`update retired_devices set retired_at = ${new Date(NOW - 2e9)}
-      where user_id = ${user.caller.userId} and device_id = 2`
-    const same = sibling(user.device, old.device.registrationId)
-    const code = await newCode(user)
-    await expect(join(user, code, { device: same })).rejects.toEqual(refusal('INVALID_REQUEST', /registration_id/))
-    const other = sibling(user.device, (old.device.registrationId % 16383) + 1)
-    expect((await join(user, code, { device: other })).deviceId).toBe(2)
-  })
-
-  test('an old token, secret or caller never speaks for the device that has its number now', async () => {
-    const user = await world.register()
-    const old = await world.link(user)
-    const { token } = await world.tokens.issue(old.caller, NOW)
-    expect(await world.identity.authenticate(token, NOW)).toEqual(old.caller)
-    await exhaustNumbers(user)
-    await fillQueue(old.caller)
-    await world.devices.unlink(user.caller, 2, NOW)
-    await world.sql`update retired_devices set retired_at = ${new Date(NOW - 2e9)}
-      where user_id = ${user.caller.userId} and device_id = 2`
-    const next = await world.link(user)
-    expect(next.caller).toMatchObject({ deviceId: 2 })
-    expect(next.caller.deviceKey).not.toBe(old.caller.deviceKey)
-    await expect(world.identity.authenticate(token, NOW)).rejects.toEqual(refusal('UNAUTHENTICATED'))
-    // A node that looked the old device up a moment ago.
-    await expect(world.devices.unlink(old.caller, 2, NOW)).rejects.toEqual(refusal('UNAUTHENTICATED'))
-    // The predecessor's mail stays its own.
-    expect(await footprint(next.caller)).toMatchObject({ device: 1, waiting: 0, dead: 0, gaps: 0 })
-  })
-})
-
-describe('unlinking', () => {
-  test('takes row, keys and queue, voids the token, closes the connection and tells the others', async () => {
-    const user = await world.register()
-    const [gone, stays] = [await world.link(user), await world.link(user)]
-    await fillQueue(gone.caller)
-    const { token } = await world.tokens.issue(gone.caller, NOW)
-    await world.identity.authenticate(token, NOW)
-    world.fannedOut.length = 0
-    world.unlinked.length = 0
-
-    await world.devices.unlink(user.caller, gone.caller.deviceId, NOW)
-    expect(await footprint(gone.caller)).toEqual(GONE)
-    expect(await numbers(user)).toEqual([1, 3])
-    expect(world.unlinked).toEqual([gone.caller.deviceKey])
-    expect(world.fannedOut.map((each) => each.deviceKey)).toEqual([user.caller.deviceKey, stays.caller.deviceKey])
-    await expect(world.identity.authenticate(token, NOW)).rejects.toEqual(refusal('UNAUTHENTICATED'))
-  })
-
-  test('leaves the neighbours’ keys and queues alone', async () => {
-    const user = await world.register()
-    const [gone, stays] = [await world.link(user), await world.link(user)]
-    await fillQueue(stays.caller)
-    await world.devices.unlink(user.caller, gone.caller.deviceId, NOW)
-    expect(await footprint(stays.caller)).toEqual({ ...ALIVE, waiting: 51, dead: 1, gaps: 1 })
-  })
-
-  test('killed midway changes nothing', async () => {
-    const user = await world.register()
-    const linked = await world.link(user)
-    await fillQueue(linked.caller)
-    const before = await footprint(linked.caller)
-    world.unlinked.length = 0
-    // Its last write waits; by then rows, keys and queue are deleted in its transaction.
-    const barrier = await holdLocks(db.database.reader, (tx) => tx`lock table retired_devices in exclusive mode`)
-    const unlinking = world.devices.unlink(user.caller, linked.caller.deviceId, NOW).catch((error) => error)
-    const [pid] = await barrier.waiting(1)
-    await db.database.writer`select pg_cancel_backend(${pid!})`
-    expect(await unlinking).toMatchObject({ code: '57014' })
-    await barrier.release()
-    expect(await footprint(linked.caller)).toEqual(before)
-    expect(before).toEqual({ ...ALIVE, waiting: 50, dead: 1, gaps: 1 })
-    expect(world.unlinked).toEqual([])
-    await world.devices.unlink(user.caller, linked.caller.deviceId, NOW)
-    expect(await footprint(linked.caller)).toEqual(GONE)
-  })
-
-  test('is the primary’s right over others, a linked device’s over itself, and nobody’s over the primary', async () => {
-    const user = await world.register()
-    const [second, third] = [await world.link(user), await world.link(user)]
-    await expect(world.devices.unlink(second.caller, 3, NOW)).rejects.toEqual(refusal('FORBIDDEN'))
-    await expect(world.devices.unlink(second.caller, 1, NOW)).rejects.toEqual(refusal('FORBIDDEN'))
-    await expect(world.devices.unlink(second.caller, 99, NOW)).rejects.toEqual(refusal('FORBIDDEN'))
-    await expect(world.devices.unlink(user.caller, 1, NOW)).rejects.toEqual(refusal('FORBIDDEN', /primary/))
-    await expect(world.devices.unlink(user.caller, 99, NOW)).rejects.toEqual(refusal('NOT_FOUND'))
-    await world.devices.unlink(second.caller, 2, NOW)
-    await world.devices.unlink(user.caller, third.caller.deviceId, NOW)
-    expect(await numbers(user)).toEqual([1])
-  })
-
-  test('never touches another user', async () => {
-    const [user, other] = [await world.register(), await world.register()]
-    await world.link(other)
-    await expect(world.devices.unlink(user.caller, 2, NOW)).rejects.toEqual(refusal('NOT_FOUND'))
-    expect(await numbers(other)).toEqual([1, 2])
-  })
-
-  test('asked twice at once happens once', async () => {
-    const user = await world.register()
-    await world.link(user)
-    const tries = await Promise.allSettled([1, 2, 3].map(() => world.devices.unlink(user.caller, 2, NOW)))
-    expect(tries.filter((each) => each.status === 'fulfilled')).toHaveLength(1)
-    for (const each of tries) if (each.status === 'rejected') expect(each.reason).toEqual(refusal('NOT_FOUND'))
-  })
-
-  test('and linking many at once ends in a consistent set without deadlock', async () => {
-    const user = await world.register()
-    for (let i = 0; i < 4; i++) await world.link(user)
-    await Promise.all([
-      ...[2, 3, 4, 5].map((deviceId) => world.devices.unlink(user.caller, deviceId, NOW)),
-      ...[1, 2, 3].map(async () => join(user, await newCode(user))),
-    ])
-    const listed = await numbers(user)
-    expect(listed).toEqual([1, 6, 7, 8])
-    const [queues] = await world.sql`select count(*) from device_locks l join devices d using (device_key)
-      join device_sequences using (device_key) where d.user_id = ${user.caller.userId}`
-    expect(queues!.count).toBe(listed.length)
   })
 })
 

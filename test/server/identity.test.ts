@@ -1,3 +1,4 @@
+// Whether a verified token still speaks for a device: gone, relinked, cached, bounded.
 import { randomBytes, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Sql } from '../../server/database.ts'

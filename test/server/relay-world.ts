@@ -54,7 +54,19 @@ export async function openWorld(
     const enrolled = await devices.link(primary.caller.userId, { linkCode: code }, proof, NOW)
     return { device, enrolled, caller: await callerOf(enrolled) }
   }
-  return { sql, tokens, identity, directory, accounts, devices, fannedOut, unlinked, callerOf, register, link }
+  const newCode = async (user: { caller: Caller }, nowMs = NOW) => (await devices.linkCode(user.caller, nowMs)).code
+  /** Asks to be let in with this code, as a client does. */
+  const join = (
+    user: { caller: Caller; device: TestDevice },
+    code: string,
+    { device = sibling(user.device), nowMs = NOW }: { device?: TestDevice; nowMs?: number } = {},
+  ) => {
+    const request = enrolment(device, { purpose: 'link', linkCode: code, timestampMs: nowMs })
+    return devices.link(user.caller.userId, { linkCode: code }, request, nowMs)
+  }
+  const numbers = async (user: { caller: Caller }) => (await devices.list(user.caller)).map((each) => each.deviceId)
+  const parts = { sql, tokens, identity, directory, accounts, devices }
+  return { ...parts, fannedOut, unlinked, callerOf, register, link, newCode, join, numbers }
 }
 
 /** Another device with the same identity key. */

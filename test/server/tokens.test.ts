@@ -1,3 +1,4 @@
+// Access tokens, the rotation of their keys on the real database, and an outside issuer over real HTTP.
 import { createHmac, generateKeyPairSync } from 'node:crypto'
 import { type CryptoKey, createLocalJWKSet, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'

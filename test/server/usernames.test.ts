@@ -1,3 +1,4 @@
+// The life of a username with real libsignal proofs, and the budget of look-ups.
 import { usernames as libsignal } from '@signalapp/libsignal-client'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { usernameRoutes } from '../../server/http/usernames.ts'
