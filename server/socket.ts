@@ -3,7 +3,7 @@ import uws from 'uWebSockets.js'
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
-import type { Connection, ConnectionEvents } from './connection.ts'
+import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
 import { errorBody, HTTP_STATUS } from './errors.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
@@ -55,8 +55,10 @@ export type Listener = {
 
 /** uWebSockets' own limit; never reached, because the relay stops at BUFFERED_MAX_BYTES and one page: so close frames always fit. */
 const MAX_BACKPRESSURE = 4 * 1024 * 1024
-/** Seconds without a frame or pong; pings are sent before. [C-4] */
+/** Seconds without a frame or pong; pings come from sessions.ts. [C-4] */
 const IDLE_TIMEOUT_SECONDS = 120
+/** uWebSockets cuts larger messages off without a close frame; up to here the client is told 1009. [C-7.2] */
+const CUT_OFF_BYTES = 2 * FRAME_HARD_MAX_BYTES
 const SUBPROTOCOL = 'sealpost.v1'
 /** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
 const EXCLUSIVE_PORT = 1
@@ -86,6 +88,10 @@ class Link implements Connection {
 
   bufferedBytes(): number {
     return this.ws ? this.ws.getBufferedAmount() + this.queuedBytes : 0
+  }
+
+  ping(): void {
+    this.ws?.ping()
   }
 
   close(code: number, reason: string): void {
@@ -139,10 +145,11 @@ function flushAll(): void {
 export async function listen(options: SocketOptions): Promise<Listener> {
   const app = uws.App()
   app.ws<Data>('/v1/ws', {
-    maxPayloadLength: FRAME_HARD_MAX_BYTES,
+    maxPayloadLength: CUT_OFF_BYTES,
     maxBackpressure: MAX_BACKPRESSURE,
     idleTimeout: IDLE_TIMEOUT_SECONDS,
-    sendPingsAutomatically: true,
+    // Its own come after 104 s, when many a proxy has given the connection up.
+    sendPingsAutomatically: false,
     // Ciphertext does not compress.
     compression: uws.DISABLED,
     upgrade: (response, request, context) => void upgrade(response, request, context, options),
@@ -152,10 +159,11 @@ export async function listen(options: SocketOptions): Promise<Listener> {
       data.events = data.admission.open(data.link)
     },
     message(ws, message, isBinary) {
-      const { events } = ws.getUserData()
+      const { events, link } = ws.getUserData()
+      if (message.byteLength > FRAME_HARD_MAX_BYTES) return link.close(CLOSE.TOO_LARGE, 'message too large')
       if (!isBinary) return events.text()
       // uWebSockets detaches the buffer when this returns, and decoded frames are views of it: one copy.
-      events.frame(Buffer.from(message.slice(0)))
+      events.frame(Buffer.from(new Uint8Array(message)))
     },
     drain(ws) {
       if (ws.getBufferedAmount() < BUFFERED_MAX_BYTES) ws.getUserData().events.drained()

@@ -1,0 +1,66 @@
+// The relay under load, as its own process with its own PostgreSQL, and registered devices to load it with.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Client } from '../../test/support/client.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0)
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+export type Bench = { url: string; realm: string; pid: number; dataDir: string; stop(): Promise<void> }
+
+/** Starts `npm start`'s relay in a temporary data directory; `stop` removes both. */
+export async function startBench(): Promise<Bench> {
+  const port = await freePort()
+  const realm = 'https://bench.test'
+  const dataDir = mkdtempSync(join(tmpdir(), 'sealpost-bench-'))
+  const env = { ...process.env, PORT: String(port), HOST: '127.0.0.1', DATA_DIR: dataDir, SEALPOST_DATA_DIR: dataDir, SEALPOST_REALM: realm, SEALPOST_LOG_LEVEL: 'warn', SEALPOST_LOG_FORMAT: 'json' }
+  delete (env as Record<string, unknown>).DATABASE_URL
+  delete (env as Record<string, unknown>).DATA_DIR
+  const child = spawn(process.execPath, [...(process.env.BENCH_PROF ? ['--cpu-prof', '--cpu-prof-dir=/tmp/prof'] : []), '--import', 'tsx', 'server/main.ts'], { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.on('data', (text) => {
+      said += text
+      if (said.includes('WebSocket')) resolve()
+    })
+    child.once('exit', (code) => reject(new Error(`the relay ended with ${code}`)))
+  })
+  return {
+    url: `http://127.0.0.1:${port}`,
+    realm,
+    pid: child.pid!,
+    dataDir,
+    async stop() {
+      const ended = once(child, 'exit')
+      child.kill('SIGTERM')
+      await ended
+      rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+export type Pair = { a: Client; b: Client; conversationId: string }
+
+/** Registers so many pairs of users, each with a direct conversation. */
+export async function registerPairs(bench: Bench, count: number): Promise<Pair[]> {
+  const pairs: Pair[] = []
+  const one = async (): Promise<void> => {
+    const [a, b] = await Promise.all([Client.register(bench, { kyberOneTime: 0, oneTime: 100 }), Client.register(bench, { kyberOneTime: 0, oneTime: 100 })])
+    pairs.push({ a, b, conversationId: await a.direct(b) })
+  }
+  for (let left = count; left > 0; left -= 4) await Promise.all(Array.from({ length: Math.min(4, left) }, one))
+  return pairs
+}
