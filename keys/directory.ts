@@ -74,6 +74,7 @@ export type Directory = {
 // Counts of a claim lack what ran beside it: this far above the limit it looks again. [K-6]
 const LOOK_AGAIN_BELOW = 4 * KEYS_LOW_BELOW
 
+/** A directory on this database: nothing is read until it is asked, and it keeps only budgets in memory. */
 export function openDirectory(options: DirectoryOptions): Directory {
   const {
     sql,

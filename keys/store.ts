@@ -59,6 +59,7 @@ export function refuseTaken(error: unknown): never {
   throw message ? new RelayError('CONFLICT', message) : error
 }
 
+/** Whether both hold the same bytes; not for secrets, the time it takes depends on them. */
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 
 /**

@@ -16,6 +16,7 @@ export const ERROR_CODES = [
   'INTERNAL',
 ] as const
 
+/** One of the closed list. [E-1] */
 export type ErrorCode = (typeof ERROR_CODES)[number]
 
 /** A device as mismatch answers name it; registrationId is the current one where there is one. */

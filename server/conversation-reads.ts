@@ -3,6 +3,7 @@ import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Sql, Transaction } from './database.ts'
 
+/** As in the Role enum of relay.proto. [V-3] */
 export type MemberRole = 'member' | 'admin'
 
 /** As in relay.proto's ConversationChange. [V-2] */
@@ -34,6 +35,7 @@ export type ConversationSummary = {
   peerUserId: Uuid | null
 }
 
+/** One active member of a conversation. */
 export type Member = { userId: Uuid; role: MemberRole; state: 'active'; joinedAtMs: number }
 
 /** A link of the chain. [V-2] */

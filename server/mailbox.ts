@@ -8,6 +8,7 @@ import type { Send, Sender } from './frames.ts'
 import type { Roster, Rosters } from './rosters.ts'
 import type { Writer } from './writer.ts'
 
+/** What a user is to a conversation; 'none' is also a conversation that does not exist (I13). */
 export type Membership = 'active' | 'former' | 'archived' | 'none'
 
 export type MailboxDeps = {
@@ -68,7 +69,13 @@ export class Mailbox {
 
   private submit(sender: Sender, send: Send, roster: Roster): Promise<Outcome> {
     const rows = decide(sender, send, roster)
-    return this.deps.writer.append({ sender, send, roster, rows, overflow: [], messageId: uuidV7(this.deps.clock()) })
+    const entry = { sender, send, roster, rows, overflow: [], messageId: uuidV7(this.deps.clock()) }
+    return this.deps.writer.append(entry).catch(async (error: unknown) => {
+      // The batch found that the sender is in the conversation no more: a former member is told so, a stranger is not. I13
+      if (!(error instanceof RelayError) || error.code !== 'INVALID_REQUEST') throw error
+      const why = await this.whyNotMember(sender, send)
+      throw why.code === 'FORBIDDEN' ? why : error
+    })
   }
 
   /** The cached roster refused or is not there: the database has the word, and a known id is answered before any refusal. [S-2] */

@@ -6,6 +6,7 @@ import type { Delivery } from './frames.ts'
 /** What a connection starts from. */
 export type Start = { epoch: number; tail: number; waiting: boolean }
 
+/** What a device has to be told it missed, until it acks gapId. */
 export type Gap = { gapId: Uuid; overflowed: number; expired: number; sinceMs: number }
 
 export type Page = {

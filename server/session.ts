@@ -18,6 +18,7 @@ import { CLOSE, type Connection } from './connection.ts'
 import type { Delivery } from './frames.ts'
 import type { Page, Queue } from './queue.ts'
 
+/** starting → held or live; held or live → syncing → live; closed is the end. */
 export type SessionState = 'starting' | 'held' | 'syncing' | 'live' | 'closed'
 
 export type SessionDeps = {

@@ -11,6 +11,7 @@ const DAY_MS = 24 * HOUR_MS
 const DEVICES_PER_SLICE = 1_000
 const ROWS_PER_SLICE = 1_000
 
+/** clock: Unix milliseconds. ttlMs: life of an undelivered envelope. */
 export type SweepDeps = { sql: Sql; observe: Observe; clock: () => number; ttlMs: number }
 
 /** The least UUIDv7 of a moment: message ids below it are older. */

@@ -164,7 +164,7 @@ export const environmentReaders = (sources: Sources): string[] =>
 export const unopened = (sources: Sources): string[] =>
   [...sources].filter(([, text]) => !/^(#!.*\n)?\/\/ \S/.test(text)).map(([path]) => path)
 
-/** Exports without a docstring. Lines directly below a documented export belong to it; a type may have its words at its members. */
+/** Exports without a docstring. Lines directly below a documented export belong to it; a type or class may have its words at its members. */
 export function undocumented(sources: Sources): string[] {
   return [...sources]
     .filter(([path]) => governed(path))
@@ -191,14 +191,15 @@ function exportsOf(path: string, text: string): Export[] {
     const names = ts.isVariableStatement(statement)
       ? statement.declarationList.declarations.map((each) => each.name.getText())
       : [(statement as ts.DeclarationStatement).name?.getText() ?? 'default']
-    const doc = hasDoc(statement) || (ts.isTypeAliasDeclaration(statement) && membersOf(statement.type).some(hasDoc))
+    const doc = hasDoc(statement) || membersOf(statement).some(hasDoc)
     return [{ names, doc, firstLine: line(statement.getStart()), lastLine: line(statement.getEnd()) }]
   })
 }
 
 const hasDoc = (node: ts.Node): boolean => ts.getJSDocCommentsAndTags(node).length > 0
 
-function membersOf(type: ts.TypeNode): ts.Node[] {
-  if (ts.isTypeLiteralNode(type)) return [...type.members]
-  return ts.isIntersectionTypeNode(type) || ts.isUnionTypeNode(type) ? type.types.flatMap(membersOf) : []
+function membersOf(node: ts.Node): ts.Node[] {
+  if (ts.isTypeAliasDeclaration(node)) return membersOf(node.type)
+  if (ts.isTypeLiteralNode(node) || ts.isClassDeclaration(node)) return [...node.members]
+  return ts.isIntersectionTypeNode(node) || ts.isUnionTypeNode(node) ? node.types.flatMap(membersOf) : []
 }
