@@ -4,7 +4,14 @@ import type { Sql } from './database.ts'
 import type { Delivery } from './frames.ts'
 
 /** What a connection starts from. */
-export type Start = { epoch: number; tail: number; waiting: boolean }
+export type Start = {
+  /** Order among the connections of the device. I6 */
+  epoch: number
+  tail: number
+  waiting: boolean
+  /** Read every time: it changes under a running relay when the database was restored. [K-9] */
+  databaseEpoch: Uuid
+}
 
 /** What a device has to be told it missed, until it acks gapId. [Q-8] */
 export type Gap = { gapId: Uuid; overflowed: number; expired: number; sinceMs: number }
@@ -55,12 +62,12 @@ export class Queue {
 
   /** Epoch, tail and whether anything waits, for a connection that is already registered. Null: the device has no queue any more. */
   async start(deviceKey: number): Promise<Start | null> {
-    const [row] = await this.reader<{ epoch: number; tail: number; waiting: boolean }[]>`
-      select nextval('session_epoch') as epoch, q.last as tail,
+    const [row] = await this.reader<(Omit<Start, 'databaseEpoch'> & { database_epoch: Uuid })[]>`
+      select nextval('session_epoch') as epoch, q.last as tail, (select epoch from relay_state) as database_epoch,
         exists (select 1 from message_deliveries_waiting where device_key = ${deviceKey})
           or exists (select 1 from gaps where device_key = ${deviceKey}) as waiting
       from (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1) q`
-    return row ?? null
+    return row ? { epoch: row.epoch, tail: row.tail, waiting: row.waiting, databaseEpoch: row.database_epoch } : null
   }
 
   /** Last sequence given out, per device; devices without a queue are left out. */

@@ -1,7 +1,6 @@
 // The door of the socket: who may come in, and what an open connection is connected to. [C-1] [C-3]
 import type { Directory } from '../keys/directory.ts'
 import { RelayError } from '../proto/errors.ts'
-import type { Uuid } from '../proto/ids.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
@@ -15,12 +14,11 @@ import { Sync } from './sync.ts'
 export type ReceptionDeps = Omit<RelayDeps, 'admit'> & {
   /** @throws RelayError UNAUTHENTICATED. */
   admit(token: string | null): Promise<{ caller: Caller; expiresAtMs: number }>
-  hello: { realm: string; epoch: Uuid; queueMessages: number; queueTtlMs: number }
+  hello: { realm: string; queueMessages: number; queueTtlMs: number }
   clock: () => number
   queue: Queue
   directory: Directory
   maxConnections: number
-  draining: () => boolean
 }
 
 const RETRY_MS = 1_000
@@ -43,8 +41,16 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
   async function greet(session: Session): Promise<void> {
     const counts = await directory.counts(session.caller.deviceKey)
     const { userId, deviceId } = session.caller
-    const known = await session.start((queueWaiting) =>
-      encode.hello({ ...deps.hello, nowMs: clock(), counts, queueWaiting, userId, deviceId }),
+    const known = await session.start(({ waiting, databaseEpoch }) =>
+      encode.hello({
+        ...deps.hello,
+        nowMs: clock(),
+        counts,
+        epoch: databaseEpoch,
+        queueWaiting: waiting,
+        userId,
+        deviceId,
+      }),
     )
     if (!known) return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
     if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })

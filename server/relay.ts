@@ -20,12 +20,16 @@ export type RelayDeps = {
   observe: Observe
   /** Checks a token for Reauthenticate. @throws RelayError UNAUTHENTICATED. */
   admit(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
+  /** The relay is on its way down: what is in the pipeline commits, nothing new gets in. */
+  draining(): boolean
 }
 
 /** Malformed frames in a row before the socket closes. [C-7] */
 const MALFORMED_MAX = 5
 /** Frames of one socket being worked on; beyond it the answer is OVERLOADED. I10 */
 const IN_WORK_MAX = 1_000
+/** By then another node, or this one's successor, answers. */
+const GOING_AWAY_RETRY_MS = 1_000
 
 /** What happens to the frames of one session. */
 export class Line {
@@ -89,6 +93,7 @@ export class Line {
   }
 
   private async send(requestId: number, send: Send): Promise<void> {
+    if (this.deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
     while (this.turn) await this.turn
     const { caller, connection } = this.session
     const { mailbox, sessions, observe } = this.deps

@@ -16,7 +16,7 @@ import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
 import type { Delivery } from './frames.ts'
-import type { Page, Queue } from './queue.ts'
+import type { Page, Queue, Start } from './queue.ts'
 
 /** starting → held or live; held or live → syncing → live; closed is the end. */
 export type SessionState = 'starting' | 'held' | 'syncing' | 'live' | 'closed'
@@ -69,12 +69,12 @@ export class Session {
    * The first read of a session that is already registered, so nothing committed from now on is missed.
    * @returns false when the device has no queue any more.
    */
-  async start(hello: (queueWaiting: boolean) => Uint8Array): Promise<boolean> {
+  async start(hello: (start: Start) => Uint8Array): Promise<boolean> {
     const start = await this.deps.queue.start(this.caller.deviceKey)
     if (this.state !== 'starting') return true
     if (!start) return false
     this.epoch = start.epoch
-    this.connection.send(hello(start.waiting))
+    this.connection.send(hello(start))
     if (start.waiting) {
       this.state = 'held'
     } else {

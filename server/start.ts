@@ -2,7 +2,6 @@
 import { openDirectory } from '../keys/directory.ts'
 import { keyRoutes } from '../keys/http.ts'
 import { RelayError } from '../proto/errors.ts'
-import type { Uuid } from '../proto/ids.ts'
 import { openAccounts } from './accounts.ts'
 import { Acks } from './acks.ts'
 import { encode } from './codec.ts'
@@ -61,7 +60,6 @@ export async function startRelay(
   const { sql, writer: writerSql, reader } = database
   try {
     await migrate(sql)
-    const [state] = await sql<[{ epoch: Uuid }]>`select epoch from relay_state`
     const sweeping = keepSweeping({ sql, observe, clock, ttlMs: config.queue.ttlMs })
     await sweeping.ready
     const tokens = await openTokens({ sql, realm: config.realm, outside: config.issuer, nowMs: clock() })
@@ -130,7 +128,6 @@ export async function startRelay(
     }
     const hello = {
       realm: config.realm,
-      epoch: state.epoch,
       queueMessages: config.queue.maxMessages,
       queueTtlMs: config.queue.ttlMs,
     }
