@@ -57,13 +57,15 @@ export class Line {
         throw new BadFrame('TOO_LARGE', `the frame exceeds ${FRAME_MAX_BYTES} bytes`, peekRequestId(bytes), true)
       frame = decodeClientFrame(bytes)
     } catch (error) {
-      return this.bad(error)
+      this.bad(error)
+      return
     }
     this.malformed = 0
     this.deps.observe.metrics.framesIn.inc({ kind: frame.kind })
     if (this.inWork >= IN_WORK_MAX) {
       const busy = new RelayError('OVERLOADED', 'too many requests on this connection', { retryAfterMs: 1000 })
-      return this.refuse(frame.requestId, busy)
+      this.refuse(frame.requestId, busy)
+      return
     }
     this.inWork++
     this.work(frame)
