@@ -29,6 +29,9 @@ const INDEX_ONLY = {
   jit: 'off',
 }
 
+/** Longest pause between two tries to reach the database, seconds. The driver's own is 20, which outlasts most outages. */
+const RECONNECT_MAX_SECONDS = 0.5
+
 /**
  * Opens the three pools lazily: nothing is connected until the first query.
  * @param url PostgreSQL connection URL; its password is never logged (I16).
@@ -40,6 +43,7 @@ export function openDatabase(url: string, sizes = { sql: 8, writer: 3, reader: 8
       types: { bigint },
       onnotice: () => {},
       connect_timeout: 5,
+      backoff: (tries: number) => Math.min(3 ** tries / 100, RECONNECT_MAX_SECONDS),
       connection: { application_name: `sealpost-${name}`, ...connection },
     })
   const sql = pool('main', sizes.sql, GUARDS)
