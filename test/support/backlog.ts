@@ -49,11 +49,16 @@ export async function waitingFor(sql: Sql, client: Client): Promise<Uuid[]> {
   return rows.map((row) => row.message_id)
 }
 
-/** What was delivered to a device and how much of its ciphertext is left, by sequence. */
-export async function deliveredTo(sql: Sql, client: Client): Promise<{ message_id: Uuid; bytes: number | null }[]> {
+/** Which of these messages were delivered to a device and how much of their ciphertext is left, by sequence. */
+export async function deliveredTo(
+  sql: Sql,
+  client: Client,
+  messageIds: Uuid[],
+): Promise<{ message_id: Uuid; bytes: number | null }[]> {
   return sql<{ message_id: Uuid; bytes: number | null }[]>`
     select message_id, octet_length(content) + coalesce(octet_length(iv), 0) as bytes from message_deliveries
-    where device_key = ${await deviceKeyOf(sql, client)} and delivered_on is not null order by sequence`
+    where device_key = ${await deviceKeyOf(sql, client)} and delivered_on is not null and message_id = any(${messageIds}::uuid[])
+    order by sequence`
 }
 
 /** Ends a delivery as an ack on another connection would. */
