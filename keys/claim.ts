@@ -64,13 +64,16 @@ export async function claimBundles(sql: Sql, claims: Claim[], nowMs: number): Pr
  */
 export const claimStatement = (sql: Sql, claims: Claim[], nowMs: number) => sql<Row[]>`
   with complete as materialized (
-    select d.device_key, d.user_id, d.device_id, d.registration_id, i.identity_key,
-      w.device_key = any(${claims.filter((claim) => claim.oneTime).map((claim) => claim.deviceKey)}::bigint[]) as one_time,
-      s.key_id as signed_id, s.public_key as signed_key, s.signature as signed_signature
+    select d.*, d.device_key = any(${claims.filter((claim) => claim.oneTime).map((claim) => claim.deviceKey)}::bigint[]) as one_time
     from unnest(${claims.map((claim) => claim.deviceKey)}::bigint[]) as w (device_key)
-    join keys.devices d using (device_key)
-    join keys.identities i using (user_id)
-    join keys.signed_prekeys s using (device_key)
+    -- limit: one look-up by index per device, whatever the planner thinks of joining a hundred.
+    cross join lateral (
+      select d.device_key, d.user_id, d.device_id, d.registration_id, i.identity_key,
+        s.key_id as signed_id, s.public_key as signed_key, s.signature as signed_signature
+      from keys.devices d
+      join keys.identities i using (user_id)
+      join keys.signed_prekeys s using (device_key)
+      where d.device_key = w.device_key limit 1) d
     order by d.device_key
   ), ec_picked as materialized (
     select p.id from complete c cross join lateral (

@@ -2,6 +2,7 @@
 
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
+import { DEVICE_ID_MAX } from '../proto/limits.ts'
 import type { Sql, Transaction } from '../server/database.ts'
 import type { Counts, Target } from './prekeys.ts'
 import type { DigestInput } from './verify.ts'
@@ -108,8 +109,10 @@ export async function findDevices(sql: Sql, targets: Target[]): Promise<FoundDev
   return sql<FoundDevice[]>`
     select t.ordinal::int - 1 as "targetIndex", d.device_key as "deviceKey", d.user_id as "userId", d.device_id as "deviceId"
     from unnest(${users}::uuid[], ${devices}::int[]) with ordinality as t (user_id, device_id, ordinal)
-    join keys.devices d on d.user_id = t.user_id and (t.device_id = 0 or d.device_id = t.device_id)
-    where exists (select from keys.signed_prekeys s where s.device_key = d.device_key)
+    cross join lateral (
+      select d.device_key, d.user_id, d.device_id from keys.devices d
+      where d.user_id = t.user_id and (t.device_id = 0 or d.device_id = t.device_id)
+        and exists (select from keys.signed_prekeys s where s.device_key = d.device_key) limit ${DEVICE_ID_MAX}) d
     order by t.ordinal, d.device_id`
 }
 
