@@ -9,11 +9,11 @@ import type { Send, Sender } from '../../server/frames.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { type Node, openNode, queueFaults, refused, sendTo, waitingRows } from '../support/node.ts'
 import { conversations, converse, populate } from '../support/population.ts'
-import { openProxy, type Proxy } from '../support/proxy.ts'
+import { type LossyProxy, openProxy } from '../support/proxy.ts'
 import { holdLocks } from './barrier.ts'
 
 let db: TestDatabase
-let proxy: Proxy
+let proxy: LossyProxy
 let node: Node
 beforeAll(async () => {
   db = await testDatabase()

@@ -5,7 +5,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 /** What a lost exchange was. */
 export type Lost = Promise<void>
 
-export type Proxy = {
+export type LossyProxy = {
   /** The given database through the proxy. */
   url: string
   /**
@@ -24,7 +24,7 @@ export type Proxy = {
 /** ReadyForQuery, outside of a transaction: the end of an answer whose statement is committed. */
 const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
 
-export async function openProxy(databaseUrl: string): Promise<Proxy> {
+export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
   const target = new URL(databaseUrl)
   const sockets = new Set<Socket>()
   let armed: { what: 'answer' | 'request'; needle: Buffer; cut(): void } | null = null
