@@ -1,6 +1,6 @@
 // Who owns a data directory: one relay at a time, told apart from a dead one whose process id was given to somebody else.
 import { execFile } from 'node:child_process'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { StartError } from './config.ts'
@@ -45,24 +45,43 @@ async function startedAt(pid: number): Promise<string | null> {
  */
 export async function claimDirectory(directory: string): Promise<() => Promise<void>> {
   const file = join(directory, 'relay.pid')
-  const mine = `${process.pid} ${await startedAt(process.pid)}\n`
+  const mine = `${file}.${process.pid}`
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    for (;;) {
-      const taken = await writeFile(file, mine, { flag: 'wx', mode: 0o600 }).then(
-        () => false,
-        (error: NodeJS.ErrnoException) => error.code === 'EEXIST' || Promise.reject(error),
-      )
-      if (!taken) break
-      const [pid, started] = (await readFile(file, 'utf8').catch(() => '')).trim().split(/ (.*)/)
-      if (pid && isAlive(Number(pid)) && (await startedAt(Number(pid))) === started) {
-        throw new StartError(`data directory ${directory} is in use by the relay with pid ${pid}`)
-      }
-      await rm(file, { force: true })
-    }
+    // Linked into place whole: another starter never reads half of it.
+    await writeFile(mine, `${process.pid} ${await startedAt(process.pid)}\n`, { mode: 0o600 })
+    while (!(await linked(mine, file))) await removeStale(directory, file)
   } catch (error) {
     if (error instanceof StartError) throw error
     throw new StartError(`data directory ${directory} cannot be used: ${(error as Error).message}`)
+  } finally {
+    await rm(mine, { force: true }).catch(() => {})
   }
   return () => rm(file, { force: true })
+}
+
+const linked = (from: string, to: string): Promise<boolean> =>
+  link(from, to).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== 'EEXIST' && Promise.reject(error),
+  )
+
+async function removeStale(directory: string, file: string): Promise<void> {
+  const read = (path: string) => readFile(path, 'utf8').catch(() => '')
+  const found = await read(file)
+  const [pid, started] = found.trim().split(/ (.*)/)
+  if (pid && isAlive(Number(pid)) && (await startedAt(Number(pid))) === started) {
+    throw new StartError(`data directory ${directory} is in use by the relay with pid ${pid}`)
+  }
+  // Moved aside before it is removed: what another starter put there meanwhile is recognised and put back.
+  const aside = `${file}.${process.pid}.stale`
+  if (
+    !(await rename(file, aside).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return
+  if ((await read(aside)) !== found) await linked(aside, file)
+  await rm(aside, { force: true })
 }
