@@ -89,7 +89,7 @@ async function storeKyber(tx: Transaction, deviceKey: number, keys: VerifiedKeys
     select key_id, encode(sha256(public_key), 'hex') as key_hash, not last_resort as in_stock, last_resort
     from keys.kyber_prekeys where device_key = ${deviceKey}
     union all ${tombstones(tx, deviceKey, KYBER_KIND, all, hashes)}`
-  // [K-2.8] Without one, a bundle past the stock would have no Kyber key although its device speaks PQXDH.
+  // [K-2.8]
   const storedLastResort = known.find((each) => each.last_resort)
   if (!lastResort && !storedLastResort)
     throw invalid('one_time_kyber_prekeys need a last_resort_kyber_prekey, stored or in the same upload')
@@ -141,7 +141,7 @@ function sortOut<Key extends Prekey>(list: string, keys: Key[], hashes: string[]
     if (holder && (holder.key_hash !== hashes[at] || holder.last_resort))
       throw new RelayError('CONFLICT', `${list}[${at}].key_id ${key.keyId} is already another key`)
     const under = byHash.get(hashes[at]!)
-    // One key under two ids would leave twice.
+    // [K-3.2] One key under two ids would leave twice.
     if (under && under.key_id !== key.keyId)
       throw new RelayError('CONFLICT', `${list}[${at}].public_key is already published under key_id ${under.key_id}`)
     return !holder
