@@ -1,0 +1,116 @@
+// One consumer per device: the newer connection wins (I6) [C-5].
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
+import { Client, idOf, Socket } from '../support/client.ts'
+import { pair } from '../support/pair.ts'
+import { type TestRelay, testRelay } from '../support/relay.ts'
+
+let relay: TestRelay
+beforeAll(async () => {
+  relay = await testRelay()
+})
+afterAll(() => relay?.close())
+
+it('two sockets of one device: the newer wins, the older gets 4409 and nothing after it', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const [from, older] = [await alice.live(), await bob.live()]
+  const newer = await bob.live()
+  expect(await older.end()).toBe(4409)
+  older.frames.length = 0
+  const { messageAccepted } = await from.send(conversation, [bob.to()])
+  expect((await newer.next('envelope')).messageId).toEqual(messageAccepted!.messageId)
+  expect(older.frames).toEqual([])
+  expect(newer.closed).toBe(null)
+  await Promise.all([from.close(), newer.close()])
+})
+
+it('the older one leaving later does not take the newer one along', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const from = await alice.live()
+  const sockets = [await bob.live()]
+  for (let i = 0; i < 3; i++) sockets.push(await bob.live())
+  const last = sockets.pop()!
+  expect(await Promise.all(sockets.map((each) => each.end()))).toEqual([4409, 4409, 4409])
+  for (let i = 0; i < 5; i++) await from.send(conversation, [bob.to()])
+  await last.fence()
+  expect(last.envelopes()).toHaveLength(5)
+  await Promise.all([from.close(), last.close()])
+})
+
+it('an envelope the older connection did not ack comes again on the newer; what it did ack does not', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const [from, older] = [await alice.live(), await bob.live()]
+  await from.send(conversation, [bob.to(Buffer.from('acked'))])
+  await from.send(conversation, [bob.to(Buffer.from('unacked'))])
+  const [acked] = [await older.next('envelope'), await older.next('envelope')]
+  // Sent before it is displaced: valid, whoever is faster. [C-5.2]
+  const ack = older.ack(acked!.messageId).catch(() => {})
+  const newer = await bob.connect()
+  await ack
+  expect(newer.hello.queueWaiting).toBe(true)
+  const waiting = await newer.drain()
+  expect(waiting.map((each) => Buffer.from(each.ciphertext!.content!).toString())).toContain('unacked')
+  expect(await older.end()).toBe(4409)
+  await newer.close()
+  const again = await bob.connect()
+  expect(again.hello.queueWaiting).toBe(false)
+  await Promise.all([from.close(), again.close()])
+})
+
+it('20 connections of one device at once: exactly one survives, and it gets everything', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const from = await alice.live()
+  const opening = Array.from({ length: 20 }, () => Socket.open(relay.url, bob.token))
+  // Traffic while they come.
+  const sends = Array.from({ length: 40 }, () => from.send(conversation, [bob.to()]))
+  const sockets = await Promise.all(opening)
+  const ids = (await Promise.all(sends)).map((each) => idOf(each.messageAccepted!.messageId))
+  const [survivor, ...others] = await survivorOf(sockets)
+  await survivor!.next('hello')
+  // Nobody else acked anything, so all of it is the survivor's: what waited when it came, and what came since.
+  const drained = await survivor!.drain()
+  for (let i = 0; i < 5; i++) ids.push(idOf((await from.send(conversation, [bob.to()])).messageAccepted!.messageId))
+  await survivor!.fence()
+  const got = [...drained, ...survivor!.envelopes()].map((each) => idOf(each.messageId))
+  expect(new Set(got)).toEqual(new Set(ids))
+  expect(others.map((each) => each.closed?.code)).toEqual(Array(19).fill(4409))
+  await Promise.all([from.close(), survivor!.close()])
+})
+
+/** All but one of them end; the one that does not comes first. */
+async function survivorOf(sockets: Socket[]): Promise<Socket[]> {
+  const ended = new Set<Socket>()
+  await new Promise<void>((resolve) => {
+    for (const each of sockets)
+      void each.end().then(() => {
+        ended.add(each)
+        if (ended.size === sockets.length - 1) resolve()
+      })
+  })
+  return [...sockets.filter((each) => !ended.has(each)), ...ended]
+}
+
+it('a send repeated on the connection that displaced the first is one message (I2)', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const [older, to] = [await alice.live(), await bob.live()]
+  const clientMessageId = uuidToBytes(uuidV7(Date.now()))
+  const first = older.send(conversation, [bob.to()], { clientMessageId }).catch(() => null)
+  const newer = await alice.connect()
+  const second = await newer.send(conversation, [bob.to()], { clientMessageId })
+  const answered = await first
+  expect(second.messageAccepted).toBeTruthy()
+  if (answered) expect(answered.messageAccepted!.messageId).toEqual(second.messageAccepted!.messageId)
+  await to.fence()
+  expect(to.envelopes()).toHaveLength(1)
+  await Promise.all([newer.close(), to.close()])
+})
+
+it('devices of one user do not displace each other', async () => {
+  const alice = await Client.register(relay)
+  const tablet = await alice.link()
+  const [one, two] = [await alice.live(), await tablet.live()]
+  await one.fence()
+  await two.fence()
+  expect([one.closed, two.closed]).toEqual([null, null])
+  await Promise.all([one.close(), two.close()])
+})
