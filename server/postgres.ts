@@ -119,6 +119,8 @@ async function create(dataDir: string, cluster: string): Promise<Launcher> {
   await mkdir(fresh, { mode: 0o700 })
   const launch = await findLauncher(fresh)
   const passwordFile = join(dataDir, 'postgres.password')
+  // A file that another user left would keep its owner.
+  await rm(passwordFile, { force: true })
   await writeFile(passwordFile, randomBytes(24).toString('base64url'), { mode: 0o600 })
   const { command, args } = launch('initdb', [
     ...['-D', fresh, '-U', USER, `--pwfile=${passwordFile}`, '--auth=scram-sha-256'],
