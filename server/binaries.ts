@@ -79,11 +79,15 @@ export async function findLauncher(directory: string): Promise<Launcher> {
     }
   const plain = launcher()
   const namespace = launcher('unshare', '--user', `--map-user=${nobody}`, `--map-group=${nobody}`)
+  // The last makes access(2) honour the capability, too: without it initdb does not find itself below a closed directory.
   const asUser = (uid: number): Launcher =>
     launcher(
-      ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'],
-      ...['--inh-caps=+dac_override', '--ambient-caps=+dac_override', '--bounding-set=+all'],
+      ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--inh-caps=+dac_override'],
+      ...['--ambient-caps=+dac_override', '--bounding-set=+all', '--securebits=+no_setuid_fixup'],
     )
+  // With fewer capabilities than Docker gives; then all directories must be open.
+  const asUserPlain = (uid: number): Launcher =>
+    launcher('setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups')
   if (process.getuid?.() !== 0) {
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK).catch(() => {
       throw new StartError(`data directory ${directory} is not readable and writable by this user`)
@@ -96,14 +100,15 @@ export async function findLauncher(directory: string): Promise<Launcher> {
   const { uid: owner } = await stat(directory)
   if (owner === 0 && (await complaint(namespace)) === null) return namespace
   const uid = owner || (uids.get('postgres') ?? nobody)
-  const why = await complaint(asUser(uid))
+  const byCapability = await complaint(asUser(uid))
+  const why = byCapability === null ? null : await complaint(asUserPlain(uid))
   if (why !== null) {
     throw new StartError(
       `PostgreSQL refuses to run as root and this machine offers no other way (${why}): start the relay as another user, or set DATABASE_URL`,
     )
   }
   if (uid !== owner) await giveTo(uid, directory)
-  return asUser(uid)
+  return byCapability === null ? asUser(uid) : asUserPlain(uid)
 }
 
 // Null = it runs.
