@@ -195,6 +195,43 @@ describe('a send is idempotent (I2) [S-2]', () => {
   })
 })
 
+describe('a device that is gone', () => {
+  const unlink = (deviceKey: number) =>
+    db.database.sql.begin(async (tx) => {
+      await tx`delete from message_deliveries_waiting where device_key = ${deviceKey}`
+      await tx`delete from device_sequences where device_key = ${deviceKey}`
+      await tx`delete from keys.devices where device_key = ${deviceKey}`
+      await tx`delete from devices where device_key = ${deviceKey}`
+      await tx`delete from device_locks where device_key = ${deviceKey}`
+    })
+
+  it('sends nothing, whatever a node still believes: UNAUTHENTICATED; nothing is stored', async () => {
+    const { conversation, alice, bob } = await pair(2)
+    const others = [alice[0]!, ...bob]
+    await east.send(alice[1]!, sendTo(conversation, others))
+    await unlink(alice[1]!.deviceKey)
+    // East's roster is cached with the device in it, west has none.
+    for (const node of [east, west])
+      expect((await refused(node.send(alice[1]!, sendTo(conversation, others)))).code).toBe('UNAUTHENTICATED')
+    expect(await waitingRows(db.database.sql, bob[0]!.deviceKey)).toHaveLength(1)
+  })
+
+  it('is extra to those who still address it, and gets no row', async () => {
+    const { conversation, alice, bob } = await pair(2)
+    const all = [alice[1]!, ...bob]
+    await east.send(alice[0]!, sendTo(conversation, all))
+    await unlink(bob[1]!.deviceKey)
+    for (const node of [east, west]) {
+      const error = await refused(node.send(alice[0]!, sendTo(conversation, all)))
+      expect(error.mismatch).toMatchObject({ missing: [], extra: [{ deviceId: 2, userId: bob[0]!.userId }], stale: [] })
+    }
+    // And under SUBSET too.
+    const subset = sendTo(conversation, [bob[1]!], { scope: 'SUBSET' })
+    expect((await refused(east.send(alice[0]!, subset))).mismatch?.extra).toHaveLength(1)
+    expect(await waitingRows(db.database.sql, bob[0]!.deviceKey)).toHaveLength(1)
+  })
+})
+
 describe('two nodes, one busy device', () => {
   it('8 senders x 200 messages to one device: gapless, none twice, in commit order', async () => {
     const { sql } = db.database

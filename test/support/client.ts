@@ -291,6 +291,7 @@ export class Socket {
 
   /** Sends a frame and waits for what answers it, of whatever kind. */
   async ask(body: sealpost.v1.ClientFrame.$Properties): Promise<ServerFrame> {
+    if (this.closed) throw new Error(`closed ${this.closed.code}`)
     const requestId = this.write(body)
     const at = this.frames.findIndex((frame) => frame.requestId === requestId)
     if (at >= 0) return this.frames.splice(at, 1)[0]!
