@@ -4,6 +4,7 @@ import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
 import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
+import { type Corkless, openCorkless } from './corkless.ts'
 import { errorBody, HTTP_STATUS } from './errors.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
@@ -144,6 +145,7 @@ function flushAll(): void {
  */
 export async function listen(options: SocketOptions): Promise<Listener> {
   const app = uws.App()
+  const corkless = openCorkless(app)
   app.ws<Data>('/v1/ws', {
     maxPayloadLength: CUT_OFF_BYTES,
     maxBackpressure: MAX_BACKPRESSURE,
@@ -152,7 +154,7 @@ export async function listen(options: SocketOptions): Promise<Listener> {
     sendPingsAutomatically: false,
     // Ciphertext does not compress.
     compression: uws.DISABLED,
-    upgrade: (response, request, context) => void upgrade(response, request, context, options),
+    upgrade: (response, request, context) => void upgrade(response, request, context, options, corkless),
     open(ws) {
       const data = ws.getUserData()
       data.link = new Link(ws, data.address)
@@ -197,8 +199,10 @@ export async function listen(options: SocketOptions): Promise<Listener> {
             `cannot listen on ${options.host} port ${options.port}: the port is in use or the address is not this machine's`,
           ),
         )
+      const port = uws.us_socket_local_port(socket)
+      corkless.open(options.host, port)
       resolve({
-        port: uws.us_socket_local_port(socket),
+        port,
         stop: () => uws.us_listen_socket_close(socket),
         close: () => app.close(),
       })
@@ -239,6 +243,7 @@ async function upgrade(
   request: uws.HttpRequest,
   context: uws.us_socket_context_t,
   options: SocketOptions,
+  corkless: Corkless,
 ): Promise<void> {
   // Everything is copied before the first await, after which uWebSockets' request is gone.
   const key = request.getHeader('sec-websocket-key')
@@ -255,10 +260,8 @@ async function upgrade(
   try {
     const admission = await options.admit(token, address)
     if (gone) return admission.abandoned()
-    response.cork(() => {
-      const data = { admission, address } as Data
-      response.upgrade(data, key, subprotocol ?? '', extensions, context)
-    })
+    const data = { admission, address } as Data
+    corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))
   } catch (error) {
     if (!(error instanceof RelayError)) options.report(error)
     const refusal = error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')
