@@ -1,0 +1,70 @@
+// The socket half of a relay without sends, fan-out and re-poll: the test is the one who announces rows to its sessions.
+import { openDirectory } from '../../keys/directory.ts'
+import { Acks } from '../../server/acks.ts'
+import type { Delivery } from '../../server/frames.ts'
+import { openObserve } from '../../server/observe.ts'
+import { Queue } from '../../server/queue.ts'
+import { openSession } from '../../server/reception.ts'
+import type { Session } from '../../server/session.ts'
+import { Sessions } from '../../server/sessions.ts'
+import { listen } from '../../server/socket.ts'
+import { notFound } from '../../server/web.ts'
+import { deviceKeyOf } from './backlog.ts'
+import { type Client, Socket } from './client.ts'
+import type { TestDatabase } from './database.ts'
+
+export type Rig = {
+  /** A connection of that client's device, Hello taken. */
+  connect(client: Client): Promise<{ socket: Socket; session: Session }>
+  /** Its rows after a sequence, as the queue holds them: to be offered. */
+  rows(client: Client, after: number): Promise<Delivery[]>
+  close(): void
+}
+
+export async function openRig({ database }: TestDatabase): Promise<Rig> {
+  const { sql, reader, writer } = database
+  const report = (error: unknown): void => {
+    throw error
+  }
+  const queue = new Queue(reader)
+  const sessions = new Sessions({ queue, clock: Date.now, report })
+  const admit = async (token: string | null) => {
+    const [userId, deviceId, deviceKey] = token!.split('_')
+    const caller = { userId: userId!, deviceId: Number(deviceId), deviceKey: Number(deviceKey), deviceUuid: userId! }
+    return { caller, expiresAtMs: Number.POSITIVE_INFINITY }
+  }
+  const listener = await listen({
+    host: '127.0.0.1',
+    port: 0,
+    routes: [],
+    notFound,
+    report,
+    admit: openSession({
+      admit,
+      hello: { realm: 'https://rig.test', queueMessages: 1, queueTtlMs: 1 },
+      clock: Date.now,
+      queue,
+      sessions,
+      directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
+      // No test of the rig sends.
+      mailbox: null as never,
+      acks: new Acks(writer),
+      observe: openObserve({ level: 'silent', format: 'json' }),
+      maxConnections: 100,
+      draining: () => false,
+    }),
+  })
+  return {
+    async connect(client) {
+      const deviceKey = await deviceKeyOf(sql, client)
+      const token = `${client.userId}_${client.deviceId}_${deviceKey}`
+      const socket = await Socket.open(`http://127.0.0.1:${listener.port}`, token)
+      await socket.next('hello')
+      return { socket, session: sessions.get(deviceKey)! }
+    },
+    async rows(client, after) {
+      return (await queue.page(await deviceKeyOf(sql, client), after, 10_000, Number.MAX_SAFE_INTEGER)).deliveries
+    },
+    close: () => listener.close(),
+  }
+}
