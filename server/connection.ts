@@ -11,6 +11,8 @@ export type Connection = {
   send(frame: Uint8Array): boolean
   /** Bytes not yet taken by the network, queued ones included. */
   bufferedBytes(): number
+  /** Asks for a sign of life; an answer that does not come ends the connection. [C-4] */
+  ping(): void
   /** Says goodbye with a close code after what is queued. [C-8] */
   close(code: number, reason: string): void
 }
@@ -30,6 +32,7 @@ export type ConnectionEvents = {
 /** [C-8] */
 export const CLOSE = {
   GOING_AWAY: 1001,
+  TOO_LARGE: 1009,
   MALFORMED: 4400,
   CREDENTIAL_GONE: 4401,
   CONNECTED_ELSEWHERE: 4409,

@@ -12,13 +12,17 @@ const REPOLL_MS = 5_000
 const REPOLL_SLICE_MS = 250
 /** A token's end is announced so long before it comes. [C-6] */
 const EXPIRY_NOTICE_MS = 30_000
+/** A connection is asked for a sign of life this often. [C-4] */
+const PING_MS = 30_000
 
+/** clock: Unix milliseconds. report: an error nobody expected. */
 export type SessionsDeps = { queue: Queue; clock: () => number; report(error: unknown): void }
 
 export class Sessions {
   private readonly deps: SessionsDeps
   private readonly byDevice = new Map<number, Session>()
   private readonly warned = new WeakSet<Session>()
+  private readonly pinged = new WeakMap<Session, number>()
   private round: Session[] = []
   private timer: NodeJS.Timeout | null = null
 
@@ -88,11 +92,22 @@ export class Sessions {
     const sessions = this.round.splice(0, share).filter((each) => each.state !== 'closed')
     if (sessions.length === 0) return
     this.expire(sessions)
+    this.ping(sessions)
     const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey))
     for (const session of sessions) {
       const tail = tails.get(session.caller.deviceKey)
       if (tail === undefined) this.unlinked(session.caller.deviceKey)
       else session.hear(tail)
+    }
+  }
+
+  /** [C-4] */
+  private ping(sessions: Session[]): void {
+    const nowMs = this.deps.clock()
+    for (const session of sessions) {
+      if (nowMs - (this.pinged.get(session) ?? 0) < PING_MS) continue
+      this.pinged.set(session, nowMs)
+      session.connection.ping()
     }
   }
 
