@@ -1,0 +1,133 @@
+// Memory is bounded whatever the backlog and the reader's speed: 50,000 messages, a reader that stops, a reader that floods. I10
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { BUFFERED_MAX_BYTES, PAGE_MAX_BYTES } from '../../proto/limits.ts'
+import { commitUnannounced, numberOf } from '../support/backlog.ts'
+import type { Client, Socket } from '../support/client.ts'
+import { type Pair, pair } from '../support/pair.ts'
+import { type TestRelay, testRelay } from '../support/relay.ts'
+import { openRig, type Rig } from '../support/rig.ts'
+
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc') as () => void
+const MiB = 1024 * 1024
+
+let relay: TestRelay
+let rig: Rig
+beforeAll(async () => {
+  relay = await testRelay()
+  rig = await openRig(relay.db)
+})
+afterAll(async () => {
+  rig.close()
+  await relay.close()
+})
+
+const heapBytes = (): number => {
+  gc()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+const commit = ({ alice, bob, conversation }: Pair, count: number, bytes: number) =>
+  commitUnannounced(relay.db.database.sql, { from: alice, to: bob, conversation, count, bytes })
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+/** Takes what comes, acks it a hundred at a time; nothing is kept. @returns when so many came, in order. */
+async function readAll(socket: Socket, count: number): Promise<void> {
+  let last: Uint8Array | null = null
+  for (let next = 0; next < count; ) {
+    const page: Awaited<ReturnType<Socket['sync']>> = await socket.sync(last)
+    for (const each of page.messages!) expect(numberOf(each.ciphertext?.content)).toBe(next++)
+    last = page.messages!.at(-1)!.messageId!
+    socket.write({ ack: { messageIds: page.messages!.map((each) => each.messageId!) } })
+    expect(page.hasMore).toBe(next < count)
+    socket.frames.length = 0
+  }
+}
+
+it('50,000 messages for a slow reader: memory stays flat, and once it reads, all of it comes in order', async () => {
+  const users = await pair(relay)
+  const count = 50_000
+  await commit(users, count, 512)
+  const { socket, session } = await rig.connect(users.bob)
+  const before = heapBytes()
+
+  // It asks on and on and reads nothing: one page is answered, one waits for the network, the rest is refused.
+  socket.ws.pause()
+  let most = 0
+  for (let i = 0; i < 300; i++) {
+    socket.write({ syncRequest: {} })
+    await turn()
+    most = Math.max(most, session.connection.bufferedBytes())
+  }
+  expect(most).toBeLessThan(BUFFERED_MAX_BYTES + PAGE_MAX_BYTES)
+  expect(heapBytes() - before).toBeLessThan(16 * MiB)
+  socket.ws.resume()
+  await socket.fence()
+  socket.frames.length = 0
+
+  await readAll(socket, count)
+  expect(heapBytes() - before).toBeLessThan(16 * MiB)
+  await socket.close()
+}, 60_000)
+
+it('a live reader that stops: the relay stops at 256 KiB buffered, and goes on when it reads again', async () => {
+  const users = await pair(relay)
+  const size = 90 * 1024
+  const { socket, session } = await rig.connect(users.bob)
+  socket.ws.pause()
+  await commit(users, 250, size)
+  session.hear(Number.POSITIVE_INFINITY)
+  let [most, still, last] = [0, 0, -1]
+  // Until nothing moved for a while: the kernel's buffers are full and so is ours.
+  while (still < 200) {
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    const buffered = session.connection.bufferedBytes()
+    most = Math.max(most, buffered)
+    still = buffered === last ? still + 1 : 0
+    last = buffered
+  }
+  expect(session.behind).toBe(true)
+  expect(most).toBeGreaterThanOrEqual(BUFFERED_MAX_BYTES)
+  expect(most).toBeLessThan(BUFFERED_MAX_BYTES + size + 1024)
+  socket.ws.resume()
+  for (let i = 0; i < 250; i++) expect(numberOf((await socket.next('envelope')).ciphertext?.content)).toBe(i)
+  await socket.close()
+})
+
+it('a page waits until the network took what went before', async () => {
+  const users = await pair(relay)
+  await commit(users, 120, 90 * 1024)
+  const { socket, session } = await rig.connect(users.bob)
+  socket.ws.pause()
+  const pages: Promise<unknown>[] = []
+  let most = 0
+  for (let i = 0; i < 500; i++) {
+    if (i % 25 === 0) pages.push(socket.ask({ syncRequest: {} }))
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    most = Math.max(most, session.connection.bufferedBytes())
+  }
+  expect(most).toBeGreaterThan(BUFFERED_MAX_BYTES)
+  expect(most).toBeLessThan(BUFFERED_MAX_BYTES + PAGE_MAX_BYTES + 64 * 1024)
+  socket.ws.resume()
+  await Promise.all(pages)
+  await socket.close()
+})
+
+it('a flood of requests nobody reads the answers of is bounded, and the others are served', async () => {
+  const users: Pair = await pair(relay)
+  const flooder: Client = users.bob
+  const socket = await flooder.connect()
+  socket.ws.pause()
+  const before = heapBytes()
+  for (let round = 0; round < 40; round++) {
+    for (let i = 0; i < 500; i++) socket.write({ ack: { messageIds: [new Uint8Array(16)] } })
+    await turn()
+  }
+  const from = await users.alice.live()
+  await from.fence()
+  await from.close()
+  expect(heapBytes() - before).toBeLessThan(32 * MiB)
+  socket.ws.terminate()
+}, 60_000)
