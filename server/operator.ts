@@ -1,10 +1,11 @@
-// Commands an operator runs beside the relay or while it is stopped: `npm run invite`, `npm run keys:void`.
+// Commands an operator runs beside the relay or while it is stopped: `npm run invite`, `npm run keys:void`, `npm run tokens:rotate`.
 import { openDirectory } from '../keys/directory.ts'
 import { readConfig, StartError } from './config.ts'
 import { openDatabase, type Sql } from './database.ts'
 import { prepareDatabase } from './database-check.ts'
 import { createInvitation } from './invitations.ts'
 import { findPostgres, startPostgres } from './postgres.ts'
+import { openSigningKeys } from './signing.ts'
 
 /** Each takes the migrated database and says what it did; a failure leaves everything as it was. */
 const COMMANDS: Record<string, (sql: Sql) => Promise<string>> = {
@@ -12,6 +13,11 @@ const COMMANDS: Record<string, (sql: Sql) => Promise<string>> = {
   'void-keys': async (sql) => {
     const voided = await voidAfterRestore(sql)
     return `${voided} one-time prekeys are void and the epoch is new: start the relay, clients upload fresh ones`
+  },
+  // Running relays notice within a minute; tokens that are out stay valid until they end. [T-4]
+  'rotate-tokens': async (sql) => {
+    const keys = await openSigningKeys(sql, Date.now())
+    return `access tokens are signed with key ${await keys.rotate(Date.now())} from now on`
   },
 }
 
