@@ -47,7 +47,8 @@ type Answer = {
   written: boolean
 }
 
-const array = (values: readonly (string | number | boolean | null)[]): string => `{${values.map((v) => v ?? 'null').join(',')}}`
+const array = (values: readonly (string | number | boolean | null)[]): string =>
+  `{${values.map((v) => v ?? 'null').join(',')}}`
 const texts = (values: readonly (string | null)[]): string =>
   `{${values.map((v) => (v === null ? 'null' : `"${v.replace(/["\\]/g, '\\$&')}"`)).join(',')}}`
 const ascending = (keys: Iterable<number>): number[] => [...keys].sort((a, b) => a - b)
@@ -98,7 +99,9 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
       offset += recipient.content.length + recipient.iv.length
     }
   })
-  const dropped = entries.flatMap((entry) => entry.overflow.map(({ device }) => [device.deviceKey, entry.messageId] as const))
+  const dropped = entries.flatMap((entry) =>
+    entry.overflow.map(({ device }) => [device.deviceKey, entry.messageId] as const),
+  )
   const sends = entries.map((entry) => entry.send)
 
   const [answer] = await sql<[Answer]>`select * from append_batch(

@@ -53,7 +53,9 @@ export async function commitBatch(entries: Pending[], deps: BatchDeps): Promise<
       if (isBadData(error)) {
         deps.report(error)
         if (open.length === 1) {
-          settle(open[0]!, () => open[0]!.reject(new RelayError('INVALID_REQUEST', 'the message holds data that cannot be stored')))
+          settle(open[0]!, () =>
+            open[0]!.reject(new RelayError('INVALID_REQUEST', 'the message holds data that cannot be stored')),
+          )
           return
         }
         // One bad row must not take 499 good ones along.
@@ -132,7 +134,9 @@ type Refused = Extract<AppendResult, { written: false }>
 /** Settles what was refused for good and re-decides the rest; order within the batch stays. */
 async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Promise<void> {
   for (const id of refused.moved) deps.rosters.drop(id)
-  const fresh = new Map(await Promise.all([...refused.moved].map(async (id) => [id, await deps.rosters.load(id)] as const)))
+  const fresh = new Map(
+    await Promise.all([...refused.moved].map(async (id) => [id, await deps.rosters.load(id)] as const)),
+  )
   for (const [i, entry] of open.entries()) {
     const first = refused.duplicates.get(i)
     if (first) {
@@ -166,7 +170,9 @@ function spill(entry: Pending, full: Set<number>): void {
   if (!entry.rows.some(isFull)) return
   const others = entry.rows.filter((row) => row.device.userId !== entry.sender.userId)
   if (entry.roster.kind === 'direct' && others.length > 0 && others.every(isFull))
-    throw new RelayError('QUEUE_FULL', 'the recipient has not collected messages for too long', { retryAfterMs: FULL_RETRY_MS })
+    throw new RelayError('QUEUE_FULL', 'the recipient has not collected messages for too long', {
+      retryAfterMs: FULL_RETRY_MS,
+    })
   entry.overflow = [...entry.overflow, ...entry.rows.filter(isFull)]
   entry.rows = entry.rows.filter((row) => !isFull(row))
 }

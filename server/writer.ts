@@ -3,8 +3,8 @@
 //
 // States of a lane: idle → (a send arrives) → gathering, until the event loop has read what is there → committing → gathering or idle.
 import { RelayError } from '../proto/errors.ts'
-import { type BatchDeps, commitBatch, type Outcome, type Pending } from './batch.ts'
 import type { Entry } from './append.ts'
+import { type BatchDeps, commitBatch, type Outcome, type Pending } from './batch.ts'
 
 /** Messages and bytes in the pipeline before new sends are answered OVERLOADED. I10 */
 const PIPELINE_MAX_MESSAGES = 10_000
@@ -19,7 +19,10 @@ const OVERLOADED_RETRY_MS = 500
 
 type Queued = Pending & { bytes: number }
 
-export type WriterMeter = { batch(messages: number, rows: number, seconds: number): void; depth(messages: number): void }
+export type WriterMeter = {
+  batch(messages: number, rows: number, seconds: number): void
+  depth(messages: number): void
+}
 
 /** Lane of a conversation: all its sends take the same one, so their order holds. */
 const laneOf = (conversationId: string): number => Number.parseInt(conversationId.slice(-2), 16) % LANES
@@ -43,7 +46,10 @@ export class Writer {
    * @throws RelayError OVERLOADED at once when the pipeline is full, or what the batch found (batch.ts); nothing is stored then.
    */
   append(entry: Entry): Promise<Outcome> {
-    const bytes = entry.rows.reduce((sum, { recipient }) => sum + recipient.content.length + recipient.iv.length + 100, 300)
+    const bytes = entry.rows.reduce(
+      (sum, { recipient }) => sum + recipient.content.length + recipient.iv.length + 100,
+      300,
+    )
     if (this.messages >= PIPELINE_MAX_MESSAGES || this.bytes + bytes > PIPELINE_MAX_BYTES)
       throw new RelayError('OVERLOADED', 'too many messages on their way', { retryAfterMs: OVERLOADED_RETRY_MS })
     this.messages++
@@ -93,7 +99,10 @@ function take(queues: Queued[][]): Queued[] {
     for (const each of queue) {
       rows += each.rows.length
       bytes += each.bytes
-      if (batch.length > 0 && (rows > BATCH_MAX_ROWS || bytes > BATCH_MAX_BYTES || batch.length >= BATCH_MAX_MESSAGES)) {
+      if (
+        batch.length > 0 &&
+        (rows > BATCH_MAX_ROWS || bytes > BATCH_MAX_BYTES || batch.length >= BATCH_MAX_MESSAGES)
+      ) {
         queue.splice(0, taken)
         return batch
       }
