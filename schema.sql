@@ -297,7 +297,7 @@ create table public.usernames (
   constraint usernames_user_id_key UNIQUE (user_id)
 );
 
-CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], sent_at timestamp with time zone, quota integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT written boolean)
+CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], sent_at timestamp with time zone, quota integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT full_room integer[], OUT written boolean)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -326,7 +326,8 @@ begin
   from unnest(ks) with ordinality k(k, i)
   left join lateral (select q.last, q.ctid as at, q.floor, q.is_full from device_sequences q where q.device_key = k.k order by q.last desc limit 1) s on true;
 
-  select r.floors, r.full_keys into v_floor, full_keys from count_room(ks, cnt, base, v_full, quota, v_floor) r;
+  select r.is_full, r.floors, r.full_keys, r.full_room into v_full, v_floor, full_keys, full_room
+  from count_room(ks, cnt, base, quota, v_full, v_floor) r;
 
   -- [3] Refused: nothing is written.
   if gone <> '{}' or duplicates is not null or moved is not null or full_keys <> '{}' then return; end if;
@@ -344,8 +345,8 @@ begin
   from unnest(r_k, r_n, r_m, r_type, r_withheld, r_at, r_length, r_iv) r(k, n, m, t, w, at, l, v);
 
   delete from device_sequences where ctid = any(v_at);
-  insert into device_sequences (device_key, last, floor)
-  select ks[i], base[i] + cnt[i], v_floor[i] from generate_subscripts(ks, 1) i;
+  insert into device_sequences (device_key, last, floor, is_full)
+  select ks[i], base[i] + cnt[i], v_floor[i], v_full[i] from generate_subscripts(ks, 1) i;
 
   if o_key <> '{}' then perform drop_for_full(o_key, o_message); end if;
   written := true;
@@ -353,7 +354,7 @@ end
 $function$
 ;
 
-CREATE OR REPLACE FUNCTION public.count_room(ks bigint[], cnt integer[], base bigint[], is_full boolean[], quota integer, INOUT floors bigint[], OUT full_keys bigint[])
+CREATE OR REPLACE FUNCTION public.count_room(ks bigint[], cnt integer[], base bigint[], quota integer, INOUT is_full boolean[], INOUT floors bigint[], OUT full_keys bigint[], OUT full_room integer[])
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -363,13 +364,18 @@ declare
   waiting bigint;
 begin
   full_keys := '{}';
-  for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] > quota loop
-    -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
-    room := case when is_full[i] then quota / 5 * 4 else quota end;
+  full_room := '{}';
+  for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] >= quota loop
     select count(*) into waiting from (
       select 1 from message_deliveries_waiting w where w.device_key = ks[i] order by w.sequence limit quota + 1) counted;
     floors[i] := base[i] - waiting;
-    if waiting + cnt[i] > room then full_keys := full_keys || ks[i]; end if;
+    -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
+    room := case when is_full[i] and waiting > quota / 5 * 4 then 0 else greatest(quota - waiting, 0) end;
+    if cnt[i] > room then
+      full_keys := full_keys || ks[i];
+      full_room := full_room || room;
+    end if;
+    is_full[i] := waiting + cnt[i] >= quota;
   end loop;
 end
 $function$

@@ -32,8 +32,8 @@ export type AppendResult =
       duplicates: Map<number, { messageId: Uuid; sentAtMs: number }>
       /** Conversations whose roster is not the decided one. */
       moved: Set<Uuid>
-      /** Devices without room. */
-      full: Set<number>
+      /** Devices without room for all of their rows: how many they take. */
+      full: Map<number, number>
     }
 
 type Answer = {
@@ -44,6 +44,7 @@ type Answer = {
   first_at: Date[] | null
   moved: number[] | null
   full_keys: number[] | null
+  full_room: number[] | null
   written: boolean
 }
 
@@ -130,7 +131,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
         ]),
       ),
       moved: new Set((answer.moved ?? []).map((i) => [...conversations.keys()][Number(i) - 1]!)),
-      full: new Set(answer.full_keys?.map(Number)),
+      full: new Map((answer.full_keys ?? []).map((key, i) => [Number(key), Number(answer.full_room![i])])),
     }
   const base = answer.base ?? []
   let row = 0

@@ -164,10 +164,9 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
   }
 }
 
-/** Moves rows for full queues aside. [Q-8] */
-function spill(entry: Pending, full: Set<number>): void {
-  const isFull = (row: Addressed): boolean => full.has(row.device.deviceKey)
-  if (!entry.rows.some(isFull)) return
+/** Moves rows aside that find no room; `room` is what full queues still take, less what this entry takes of it. [Q-8] */
+function spill(entry: Pending, room: Map<number, number>): void {
+  const isFull = (row: Addressed): boolean => room.get(row.device.deviceKey) === 0
   const others = entry.rows.filter((row) => row.device.userId !== entry.sender.userId)
   if (entry.roster.kind === 'direct' && others.length > 0 && others.every(isFull))
     throw new RelayError('QUEUE_FULL', 'the recipient has not collected messages for too long', {
@@ -175,6 +174,10 @@ function spill(entry: Pending, full: Set<number>): void {
     })
   entry.overflow = [...entry.overflow, ...entry.rows.filter(isFull)]
   entry.rows = entry.rows.filter((row) => !isFull(row))
+  for (const { device } of entry.rows) {
+    const left = room.get(device.deviceKey)
+    if (left !== undefined) room.set(device.deviceKey, left - 1)
+  }
 }
 
 /** The devices the first answer named as skipped. */

@@ -21,9 +21,11 @@ as $$
   where c.conversation_id = conversation
 $$;
 
--- Of these devices, those whose queue has no room for so many more rows. Counts only where the upper bound says it might
--- matter, and remembers the count as the new bound in the caller's floors (same order as the keys).
-create function count_room(ks bigint[], cnt int[], base bigint[], is_full boolean[], quota int, inout floors bigint[], out full_keys bigint[])
+-- Of these devices, those whose queue has no room for so many more rows, and for how many it has. Counts only where the upper
+-- bound says it might matter, and remembers the count as the new bound in the caller's floors (same order as the keys); there
+-- is_full becomes what it is once these rows are in.
+create function count_room(ks bigint[], cnt int[], base bigint[], quota int, inout is_full boolean[], inout floors bigint[],
+  out full_keys bigint[], out full_room int[])
 language plpgsql
 as $$
 declare
@@ -32,13 +34,18 @@ declare
   waiting bigint;
 begin
   full_keys := '{}';
-  for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] > quota loop
-    -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
-    room := case when is_full[i] then quota / 5 * 4 else quota end;
+  full_room := '{}';
+  for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] >= quota loop
     select count(*) into waiting from (
       select 1 from message_deliveries_waiting w where w.device_key = ks[i] order by w.sequence limit quota + 1) counted;
     floors[i] := base[i] - waiting;
-    if waiting + cnt[i] > room then full_keys := full_keys || ks[i]; end if;
+    -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
+    room := case when is_full[i] and waiting > quota / 5 * 4 then 0 else greatest(quota - waiting, 0) end;
+    if cnt[i] > room then
+      full_keys := full_keys || ks[i];
+      full_room := full_room || room;
+    end if;
+    is_full[i] := waiting + cnt[i] >= quota;
   end loop;
 end
 $$;
@@ -57,7 +64,7 @@ create function append_batch(
   r_k int[], r_n int[], r_m int[], r_type smallint[], r_withheld smallint[], r_at int[], r_length int[], r_iv int[], blob bytea,
   o_key bigint[], o_message uuid[], sent_at timestamptz, quota int,
   out base bigint[], out gone bigint[], out duplicates int[], out first_ids uuid[], out first_at timestamptz[],
-  out moved int[], out full_keys bigint[], out written boolean)
+  out moved int[], out full_keys bigint[], out full_room int[], out written boolean)
 language plpgsql
 as $$
 declare
@@ -85,7 +92,8 @@ begin
   from unnest(ks) with ordinality k(k, i)
   left join lateral (select q.last, q.ctid as at, q.floor, q.is_full from device_sequences q where q.device_key = k.k order by q.last desc limit 1) s on true;
 
-  select r.floors, r.full_keys into v_floor, full_keys from count_room(ks, cnt, base, v_full, quota, v_floor) r;
+  select r.is_full, r.floors, r.full_keys, r.full_room into v_full, v_floor, full_keys, full_room
+  from count_room(ks, cnt, base, quota, v_full, v_floor) r;
 
   -- [3] Refused: nothing is written.
   if gone <> '{}' or duplicates is not null or moved is not null or full_keys <> '{}' then return; end if;
@@ -103,8 +111,8 @@ begin
   from unnest(r_k, r_n, r_m, r_type, r_withheld, r_at, r_length, r_iv) r(k, n, m, t, w, at, l, v);
 
   delete from device_sequences where ctid = any(v_at);
-  insert into device_sequences (device_key, last, floor)
-  select ks[i], base[i] + cnt[i], v_floor[i] from generate_subscripts(ks, 1) i;
+  insert into device_sequences (device_key, last, floor, is_full)
+  select ks[i], base[i] + cnt[i], v_floor[i], v_full[i] from generate_subscripts(ks, 1) i;
 
   if o_key <> '{}' then perform drop_for_full(o_key, o_message); end if;
   written := true;
