@@ -3,12 +3,17 @@
 
 import type uws from 'uWebSockets.js'
 import { randomUUID } from 'node:crypto'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
+
+/** Before a loan that ended is asked for again, milliseconds. */
+const REOPEN_MS = 100
 
 /** Runs upgrades without cork(). */
 export type Corkless = {
-  /** Once the app listens: makes the request that lends its cork. */
+  /** Once the app listens: makes the request that lends its cork, and again whenever it ends. */
   open(host: string, port: number): void
+  /** The app is closing: no more of it. */
+  close(): void
   /** Runs an upgrade of this response now. */
   run(response: uws.HttpResponse, upgrade: () => void): void
 }
@@ -20,6 +25,8 @@ export type Corkless = {
 export function openCorkless(app: uws.TemplatedApp): Corkless {
   const path = `/${randomUUID()}`
   let lender: uws.HttpResponse | null = null
+  let closed = false
+  let loan: Socket | null = null
   app.get(path, (response) => {
     response.onAborted(() => {
       lender = null
@@ -28,11 +35,18 @@ export function openCorkless(app: uws.TemplatedApp): Corkless {
   })
   return {
     open(host, port) {
-      const socket = connect(port, host === '0.0.0.0' ? '127.0.0.1' : host)
-      // Whatever ends it ends the loan, no more.
-      socket.on('error', () => {})
-      socket.unref()
-      socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+      loan = connect(port, host === '0.0.0.0' ? '127.0.0.1' : host)
+      loan.on('error', () => {})
+      // Upgrades in between are served, with the warning.
+      loan.on('close', () => {
+        if (!closed) setTimeout(() => closed || this.open(host, port), REOPEN_MS).unref()
+      })
+      loan.unref()
+      loan.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+    },
+    close() {
+      closed = true
+      loan?.destroy()
     },
     run(response, upgrade) {
       if (lender) lender.cork(() => response.cork(upgrade))

@@ -204,7 +204,10 @@ export async function listen(options: SocketOptions): Promise<Listener> {
       resolve({
         port,
         stop: () => uws.us_listen_socket_close(socket),
-        close: () => app.close(),
+        close: () => {
+          corkless.close()
+          app.close()
+        },
       })
     })
   })
