@@ -1,7 +1,7 @@
 // The relay under load, as its own process with its own PostgreSQL, and registered devices to load it with.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -26,10 +26,19 @@ export async function startBench(): Promise<Bench> {
   const port = await freePort()
   const realm = 'https://bench.test'
   const dataDir = mkdtempSync(join(tmpdir(), 'sealpost-bench-'))
-  const env = { ...process.env, PORT: String(port), HOST: '127.0.0.1', DATA_DIR: dataDir, SEALPOST_DATA_DIR: dataDir, SEALPOST_REALM: realm, SEALPOST_LOG_LEVEL: 'warn', SEALPOST_LOG_FORMAT: 'json' }
-  delete (env as Record<string, unknown>).DATABASE_URL
-  delete (env as Record<string, unknown>).DATA_DIR
-  const child = spawn(process.execPath, [...(process.env.BENCH_PROF ? ['--cpu-prof', '--cpu-prof-dir=/tmp/prof'] : []), '--import', 'tsx', 'server/main.ts'], { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const { DATABASE_URL: _, ...inherited } = process.env
+  const env = {
+    ...inherited,
+    PORT: String(port),
+    HOST: '127.0.0.1',
+    SEALPOST_DATA_DIR: dataDir,
+    SEALPOST_REALM: realm,
+    SEALPOST_LOG_LEVEL: 'warn',
+    SEALPOST_LOG_FORMAT: 'json',
+  }
+  // What `npm start` runs, without npm in between.
+  const [, ...args] = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8')).scripts.start.split(' ')
+  const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit'] })
   let said = ''
   await new Promise<void>((resolve, reject) => {
     child.stdout.on('data', (text) => {
@@ -58,7 +67,10 @@ export type Pair = { a: Client; b: Client; conversationId: string }
 export async function registerPairs(bench: Bench, count: number): Promise<Pair[]> {
   const pairs: Pair[] = []
   const one = async (): Promise<void> => {
-    const [a, b] = await Promise.all([Client.register(bench, { kyberOneTime: 0, oneTime: 100 }), Client.register(bench, { kyberOneTime: 0, oneTime: 100 })])
+    const [a, b] = await Promise.all([
+      Client.register(bench, { kyberOneTime: 0, oneTime: 100 }),
+      Client.register(bench, { kyberOneTime: 0, oneTime: 100 }),
+    ])
     pairs.push({ a, b, conversationId: await a.direct(b) })
   }
   for (let left = count; left > 0; left -= 4) await Promise.all(Array.from({ length: Math.min(4, left) }, one))

@@ -66,7 +66,11 @@ export async function runMessages(url: string, pairs: Pair[], options: Options):
     })
     const sentAt = new Map<number, number>()
     let requestId = 0
-    const next = sendTemplate(conversationId, { userId: b.userId, deviceId: b.deviceId, registrationId: b.device.registrationId }, bytes)
+    const next = sendTemplate(
+      conversationId,
+      { userId: b.userId, deviceId: b.deviceId, registrationId: b.device.registrationId },
+      bytes,
+    )
     const send = (): void => {
       requestId = (requestId + 1) % 2_000_000
       const now = performance.now()
@@ -124,8 +128,18 @@ export async function runMessages(url: string, pairs: Pair[], options: Options):
   const counted = delivered
   running = false
   clearInterval(sampler)
-  for (let i = 0; i < 500 && (accepted + errors < sent || delivered < accepted); i++) await new Promise((resolve) => setTimeout(resolve, 20))
+  for (let i = 0; i < 500 && (accepted + errors < sent || delivered < accepted); i++)
+    await new Promise((resolve) => setTimeout(resolve, 20))
   await Promise.all(links.map((each) => each.close()))
-  if (delivered < accepted) throw new Error(`${accepted - delivered} of ${accepted} accepted messages were not delivered`)
-  return { seconds: took, accepted, delivered: counted, errors, deliver: percentiles(deliver), accept: percentiles(accept), series }
+  if (delivered < accepted)
+    throw new Error(`${accepted - delivered} of ${accepted} accepted messages were not delivered`)
+  return {
+    seconds: took,
+    accepted,
+    delivered: counted,
+    errors,
+    deliver: percentiles(deliver),
+    accept: percentiles(accept),
+    series,
+  }
 }

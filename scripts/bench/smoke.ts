@@ -1,9 +1,10 @@
 // `npm run bench:smoke`: what one process on this machine does, load generator and PostgreSQL included.
 //   --seconds N   of each message run (default 20)        --pairs N   of users (default 100)
 //   --idle        keep a transaction open for 100 s under load: no cliff
+
+import { Agent, get } from 'node:http'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
-import { Agent, get } from 'node:http'
 import postgres from 'postgres'
 import { findPostgres } from '../../server/postgres.ts'
 import { cpuTimes } from './cpu.ts'
@@ -12,15 +13,24 @@ import { type Result, runMessages } from './messages.ts'
 import { open } from './wire.ts'
 
 const { values } = parseArgs({
-  options: { seconds: { type: 'string', default: '20' }, pairs: { type: 'string', default: '100' }, idle: { type: 'boolean', default: false } },
+  options: {
+    seconds: { type: 'string', default: '20' },
+    pairs: { type: 'string', default: '100' },
+    idle: { type: 'boolean', default: false },
+  },
 })
 const seconds = Number(values.seconds)
 
 const ms = (value: number): string => `${value.toFixed(1)} ms`
 const say = (text: string): void => console.log(text)
 const table = (name: string, result: Result): void => {
-  say(`${name}: ${Math.round(result.delivered / result.seconds).toLocaleString('en')} messages/s over ${result.seconds.toFixed(0)} s, ${result.errors} refused`)
-  for (const [what, p] of [['send → delivered', result.deliver], ['send → accepted', result.accept]] as const)
+  say(
+    `${name}: ${Math.round(result.delivered / result.seconds).toLocaleString('en')} messages/s over ${result.seconds.toFixed(0)} s, ${result.errors} refused`,
+  )
+  for (const [what, p] of [
+    ['send → delivered', result.deliver],
+    ['send → accepted', result.accept],
+  ] as const)
     say(`  ${what.padEnd(17)} P50 ${ms(p.p50)}  P95 ${ms(p.p95)}  P99 ${ms(p.p99)}`)
 }
 
@@ -38,7 +48,9 @@ async function connections(bench: Bench, pairs: Pair[]): Promise<void> {
   }
   const workers = Math.min(32, clients.length)
   await Promise.all(Array.from({ length: workers }, (_, w) => worker(clients.filter((_, i) => i % workers === w))))
-  say(`connections: ${Math.round((opened * 1000) / (performance.now() - began)).toLocaleString('en')} opened/s, each to its Hello`)
+  say(
+    `connections: ${Math.round((opened * 1000) / (performance.now() - began)).toLocaleString('en')} opened/s, each to its Hello`,
+  )
 }
 
 async function bundles(bench: Bench, pairs: Pair[]): Promise<void> {
@@ -53,11 +65,15 @@ async function bundles(bench: Bench, pairs: Pair[]): Promise<void> {
       const target = clients[(i * 13 + 1) % clients.length]!
       if (target === caller) continue
       await new Promise<void>((resolve, reject) => {
-        get(`${bench.url}/v1/keys/${target.userId}/1`, { agent, headers: { Authorization: `Bearer ${caller.token}` } }, (response) => {
-          status.set(response.statusCode!, (status.get(response.statusCode!) ?? 0) + 1)
-          response.resume()
-          response.on('end', resolve)
-        }).on('error', reject)
+        get(
+          `${bench.url}/v1/keys/${target.userId}/1`,
+          { agent, headers: { Authorization: `Bearer ${caller.token}` } },
+          (response) => {
+            status.set(response.statusCode!, (status.get(response.statusCode!) ?? 0) + 1)
+            response.resume()
+            response.on('end', resolve)
+          },
+        ).on('error', reject)
       })
     }
   }
@@ -82,8 +98,12 @@ async function idleTransaction(bench: Bench, pairs: Pair[]): Promise<void> {
 }
 
 const bench = await startBench()
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void bench.stop().finally(() => process.exit(1)))
 try {
-  say(`${cpus().length} cores (${cpus()[0]?.model}), Node ${process.version}; relay, PostgreSQL (fsync on) and generator share them`)
+  say(
+    `${cpus().length} cores (${cpus()[0]?.model}), Node ${process.version}; relay, PostgreSQL (fsync on) and generator share them`,
+  )
   const pairs = await registerPairs(bench, Number(values.pairs))
   say(`${pairs.length * 2} users registered; 512-byte ciphertexts, one recipient device each`)
   await runMessages(bench.url, pairs, { seconds: 3, outstanding: 20 })
@@ -94,10 +114,14 @@ try {
     const after = cpuTimes(bench.pid)
     table('closed loop, 20 in flight per pair', result)
     if (before && after) {
-      const each = (who: keyof typeof after): string => `${who} ${(((after[who] - before[who]) * 1000) / result.accepted).toFixed(0)}`
+      const each = (who: keyof typeof after): string =>
+        `${who} ${(((after[who] - before[who]) * 1000) / result.accepted).toFixed(0)}`
       say(`  CPU µs per message: ${each('relay')}, ${each('postgres')}, ${each('generator')}`)
     }
-    table('at 5,000 messages/s', await runMessages(bench.url, pairs, { seconds: Math.min(seconds, 10), outstanding: 50, rate: 5_000 }))
+    table(
+      'at 5,000 messages/s',
+      await runMessages(bench.url, pairs, { seconds: Math.min(seconds, 10), outstanding: 50, rate: 5_000 }),
+    )
     await connections(bench, pairs)
     await bundles(bench, pairs)
   }

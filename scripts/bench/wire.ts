@@ -31,11 +31,18 @@ export function open(url: string, token: string, handlers: Handlers = {}): Promi
       send: (frame) => ws.send(frame),
       close: () =>
         new Promise((done) => {
+          leaving = true
           ws.once('close', () => done())
           ws.close()
         }),
     }
     ws.on('error', reject)
+    let leaving = false
+    ws.on('close', (code, reason) => {
+      if (leaving) return
+      console.error(`the relay closed a socket: ${code} ${reason}`)
+      reject(new Error(`closed before Hello: ${code} ${reason}`))
+    })
     ws.on('message', (data: Buffer) => {
       let at = 0
       let requestId = 0
@@ -53,13 +60,18 @@ export function open(url: string, token: string, handlers: Handlers = {}): Promi
         const envelope = v1.ServerFrame.decode(data).envelope!
         handlers.envelope?.(envelope.messageId as Buffer, (envelope.ciphertext?.content ?? Buffer.alloc(0)) as Buffer)
       } else if (tag === TAG.ERROR) handlers.error?.(v1.ServerFrame.decode(data))
-      else if (data[at] === 0x12) resolve({ ...link, waiting: v1.ServerFrame.decode(data).hello?.queueWaiting ?? false })
+      else if (data[at] === 0x12)
+        resolve({ ...link, waiting: v1.ServerFrame.decode(data).hello?.queueWaiting ?? false })
     })
   })
 }
 
 /** Makes send frames for one recipient: the request id and the id of the message change, the rest is copied. */
-export function sendTemplate(conversationId: string, to: { userId: string; deviceId: number; registrationId: number }, bytes: number) {
+export function sendTemplate(
+  conversationId: string,
+  to: { userId: string; deviceId: number; registrationId: number },
+  bytes: number,
+) {
   const marker = randomBytes(16)
   const content = Buffer.alloc(bytes, 7)
   randomBytes(8).copy(content)
@@ -72,7 +84,13 @@ export function sendTemplate(conversationId: string, to: { userId: string; devic
         conversationId: uuidToBytes(conversationId),
         scope: v1.Scope.SCOPE_ALL,
         recipients: [
-          { userId: uuidToBytes(to.userId), deviceId: to.deviceId, registrationId: to.registrationId, ciphertextType: 2, content },
+          {
+            userId: uuidToBytes(to.userId),
+            deviceId: to.deviceId,
+            registrationId: to.registrationId,
+            ciphertextType: 2,
+            content,
+          },
         ],
       },
     }).finish(),
@@ -83,7 +101,12 @@ export function sendTemplate(conversationId: string, to: { userId: string; devic
   let counter = 0
   /** @param sentAt milliseconds, readable by the receiver from the first 8 bytes of the content. */
   return (requestId: number, sentAt: number): Buffer => {
-    const head = Buffer.from([0x08, (requestId & 0x7f) | 0x80, ((requestId >>> 7) & 0x7f) | 0x80, (requestId >>> 14) & 0x7f])
+    const head = Buffer.from([
+      0x08,
+      (requestId & 0x7f) | 0x80,
+      ((requestId >>> 7) & 0x7f) | 0x80,
+      (requestId >>> 14) & 0x7f,
+    ])
     const frame = Buffer.concat([head, template])
     const id = head.length + idAt
     // UUIDv7 in form: time first, so the index grows at its right edge.
@@ -98,7 +121,8 @@ export function sendTemplate(conversationId: string, to: { userId: string; devic
 }
 
 /** One Ack frame for these ids. */
-export const ackFrame = (messageIds: Buffer[]): Buffer => Buffer.from(v1.ClientFrame.encode({ ack: { messageIds } }).finish())
+export const ackFrame = (messageIds: Buffer[]): Buffer =>
+  Buffer.from(v1.ClientFrame.encode({ ack: { messageIds } }).finish())
 
 /** A SyncRequest from the start. */
 export const syncFrame = (): Buffer => Buffer.from(v1.ClientFrame.encode({ requestId: 1, syncRequest: {} }).finish())
