@@ -113,13 +113,23 @@ export class Messenger {
    * @throws UntrustedIdentity, or libsignal's error for a signature that does not verify; no session is opened.
    */
   async openSession(userId: string, bundle: Bundle): Promise<boolean> {
-    const key = Buffer.from(bundle.identityKey).toString('base64')
-    if ((this.pinned.get(userId) ?? key) !== key) throw new UntrustedIdentity(`another identity key for ${userId}`)
+    this.trust(userId, bundle.identityKey)
     const { kyberPrekey } = bundle
     if (!kyberPrekey) return false
     await this.device.startSession(userId, { ...bundle, kyberPrekey })
-    this.pinned.set(userId, key)
+    this.pin(userId, bundle.identityKey)
     return true
+  }
+
+  /** A user's devices share one identity key: a new device with another is somebody else's. [K-4.5] */
+  private trust(userId: string, identityKey: Uint8Array): string {
+    const key = Buffer.from(identityKey).toString('base64')
+    if ((this.pinned.get(userId) ?? key) !== key) throw new UntrustedIdentity(`another identity key for ${userId}`)
+    return key
+  }
+
+  private pin(userId: string, identityKey: Uint8Array): void {
+    this.pinned.set(userId, this.trust(userId, identityKey))
   }
 
   /** Learns the devices of a conversation's members and opens sessions with those it knows nothing of. */
@@ -271,6 +281,7 @@ export class Messenger {
     try {
       if (type === PLAINTEXT_CONTENT) return { ...origin, kind: 'complaint', ...this.heed(from, fromDevice, content) }
       const plaintext = await this.device.decrypt(from, fromDevice, type, content)
+      this.pin(from, this.device.identities.known.get(nameOf(from, fromDevice))!.serialize())
       return { ...origin, kind: 'text', type, text: unpackText(plaintext, bindingOf(envelope)) }
     } catch (error) {
       return { ...origin, kind: 'unreadable', error: error as Error }
