@@ -8,6 +8,9 @@ export type Acked = { deviceKey: number; sequence: number }
 /** Rows one statement ends at most. */
 const STATEMENT_MAX_ROWS = 5_000
 
+// Whoever deletes several rows of message_deliveries_waiting names them by ctid: a tid list is visited in physical order, which
+// is the same for all, so acks, sweeps and unlinking never wait for each other in a circle.
+
 type Waiting = { rows: Acked[]; resolve(): void; reject(error: unknown): void }
 
 export class Acks {
@@ -38,7 +41,8 @@ export class Acks {
   async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
     if (messageIds.length === 0) return
     await this.writer`with gone as (
-        delete from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])
+        delete from message_deliveries_waiting where ctid = any(array(
+          select ctid from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])))
         returning device_key, sequence, message_id, ciphertext_type, withheld),
       told as (delete from gaps where device_key = ${deviceKey} and gap_id = any(${messageIds}::uuid[]))
       insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
@@ -67,7 +71,7 @@ export class Acks {
   private async statement(rows: Acked[]): Promise<void> {
     const keys = `{${rows.map((row) => row.deviceKey).join(',')}}`
     const sequences = `{${rows.map((row) => row.sequence).join(',')}}`
-    // By ctid: each row is found by one index descent, and a tid list is visited in physical order, so two acks never deadlock.
+    // By ctid: each row is found by one index descent.
     await this.writer`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[]) x(d, s) cross join lateral (

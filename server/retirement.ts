@@ -39,7 +39,9 @@ export async function retireDevice(
   const { deviceKey, deviceId, registrationId } = device
   // A queue just emptied looks empty to the planner, which would then walk every dead row of the table.
   await tx`select set_config('enable_seqscan', 'off', true)`
-  await tx`delete from message_deliveries_waiting where device_key = ${deviceKey}`
+  // By ctid, the order in which acks delete (acks.ts): otherwise one of them and this could wait for each other.
+  await tx`delete from message_deliveries_waiting where ctid = any(array(
+    select ctid from message_deliveries_waiting where device_key = ${deviceKey}))`
   await tx`delete from device_sequences where device_key = ${deviceKey}`
   await tx`delete from dead_letters where device_key = ${deviceKey}`
   await tx`delete from gaps where device_key = ${deviceKey}`
