@@ -154,7 +154,8 @@ export class Line {
     const frame = error instanceof BadFrame ? error : null
     this.deps.observe.metrics.framesIn.inc({ kind: 'malformed' })
     this.refuse(frame?.requestId ?? 0, error)
-    if (!frame?.wellFormed && ++this.malformed >= MALFORMED_MAX) this.session.close(CLOSE.MALFORMED, 'malformed frames')
+    if (frame?.wellFormed) this.malformed = 0
+    else if (++this.malformed >= MALFORMED_MAX) this.session.close(CLOSE.MALFORMED, 'malformed frames')
   }
 
   private refuse(requestId: number, error: unknown): void {
