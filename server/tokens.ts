@@ -6,7 +6,7 @@ import { RelayError } from '../proto/errors.ts'
 import { isUuid, type Uuid } from '../proto/ids.ts'
 import { DEVICE_ID_MAX, DEVICE_ID_MIN, TOKEN_TTL_SECONDS } from '../proto/limits.ts'
 import type { Sql } from './database.ts'
-import { openSigningKeys, type PublicJwk } from './signing.ts'
+import { KEYS_FRESH_MS, openSigningKeys, type PublicJwk } from './signing.ts'
 
 /** The device a token speaks for. */
 export type TokenDevice = {
@@ -51,6 +51,8 @@ export type Tokens = {
 
 /** Longest token looked at, characters. */
 export const TOKEN_MAX_CHARS = 4096
+/** Verified tokens remembered, and no longer than a signing key is: about 700 bytes each. I10 */
+const VERIFIED_MAX = 10_000
 /** Longest `sub` of the outside issuer, characters. */
 const SUBJECT_MAX_CHARS = 255
 /** Clock difference forgiven to the outside issuer, seconds. Ours gets none: its clock is the one asked. */
@@ -74,6 +76,8 @@ export async function openTokens(options: {
   }
   const outsideKeys = outside && createRemoteJWKSet(new URL(outside.jwksUrl), { timeoutDuration: 3000 })
   const keys = await openSigningKeys(options.sql, options.nowMs)
+  // A signature check costs more than the rest of a small request, and a client calls many times with one token.
+  const verified = new Map<string, { claims: TokenClaims; untilMs: number }>()
 
   return {
     async issue(device, nowMs) {
@@ -93,9 +97,13 @@ export async function openTokens(options: {
 
     async verify(token, nowMs) {
       if (token.length > TOKEN_MAX_CHARS) throw refused()
+      const known = verified.get(token)
+      if (known && nowMs < known.untilMs && nowMs < known.claims.expiresAtMs) return known.claims
+      let untilMs = nowMs + KEYS_FRESH_MS
       const find = async (header: { kid?: string }) => {
         const key = await keys.verifier(header.kid ?? '', nowMs)
         if (!key) throw refused()
+        untilMs = Math.min(untilMs, key.retiresAtMs ?? untilMs)
         return key.publicKey
       }
       const { payload } = await jwtVerify(token, find, {
@@ -107,7 +115,11 @@ export async function openTokens(options: {
       }).catch(translate)
       const { sub, dev, device_id: deviceId, exp } = payload
       if (!sub || !isUuid(sub) || typeof dev !== 'string' || !isUuid(dev) || !isDeviceId(deviceId)) throw refused()
-      return { userId: sub, deviceId, deviceUuid: dev, expiresAtMs: exp! * 1000 }
+      const claims = { userId: sub, deviceId, deviceUuid: dev, expiresAtMs: exp! * 1000 }
+      verified.delete(token)
+      if (verified.size >= VERIFIED_MAX) verified.delete(verified.keys().next().value!)
+      verified.set(token, { claims, untilMs })
+      return claims
     },
 
     async verifyOutside(token, nowMs) {
