@@ -73,7 +73,11 @@ export function describeError(error: unknown): Record<string, unknown> {
 export function openObserve(options: Config['log'] & { write?: (line: string) => void }): Observe {
   const destination =
     options.format === 'pretty'
-      ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
+      ? pretty({
+          ...{ destination: 2, sync: true, singleLine: true, translateTime: 'SYS:HH:MM:ss.l' },
+          // An event's name is its sentence: one line for each.
+          ...{ ignore: 'pid,hostname,event', messageFormat: '{event}{msg}' },
+        })
       : pino.destination({ dest: 2, sync: false, maxLength: BUFFER_MAX_BYTES })
   const log = pino(
     {
