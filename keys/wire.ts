@@ -1,4 +1,4 @@
-// Keys as JSON: snake_case, binary in base64. Only form is checked here; what the bytes mean is checked in verify.ts. [H-6]
+// Keys as JSON: snake_case, binary in base64. Only form is checked here; what the bytes mean is checked in verify.ts. [H-1] [H-6]
 import { z } from 'zod'
 import { isUuid } from '../proto/ids.ts'
 import { DEVICE_ID_MAX, DEVICE_ID_MIN, KEY_ID_MAX } from '../proto/limits.ts'
@@ -13,14 +13,14 @@ export const binary = z.string().transform((text, context): Uint8Array => {
 })
 
 const prekey = z
-  .object({ key_id: z.int().min(0).max(KEY_ID_MAX), public_key: binary })
+  .strictObject({ key_id: z.int().min(0).max(KEY_ID_MAX), public_key: binary })
   .transform((key): Prekey => ({ keyId: key.key_id, publicKey: key.public_key }))
 
 const signedPrekey = z
-  .object({ key_id: z.int().min(0).max(KEY_ID_MAX), public_key: binary, signature: binary })
+  .strictObject({ key_id: z.int().min(0).max(KEY_ID_MAX), public_key: binary, signature: binary })
   .transform((key): SignedPrekey => ({ keyId: key.key_id, publicKey: key.public_key, signature: key.signature }))
 
-/** The fields of a body that bring keys, for z.object({ ...prekeyFields }): uploads, registration, linking. */
+/** The fields of a body that bring keys, for z.strictObject({ ...prekeyFields }): uploads, registration, linking. */
 export const prekeyFields = {
   signed_prekey: signedPrekey.nullish(),
   last_resort_kyber_prekey: signedPrekey.nullish(),
@@ -28,7 +28,7 @@ export const prekeyFields = {
   one_time_kyber_prekeys: z.array(signedPrekey).nullish(),
 }
 
-const prekeyObject = z.object(prekeyFields)
+const prekeyObject = z.strictObject(prekeyFields)
 
 /** The keys of a parsed body with prekeyFields; absent ones become null or empty. Not verified. */
 export const toDeviceKeys = (body: z.output<typeof prekeyObject>): DeviceKeys => ({
@@ -39,20 +39,20 @@ export const toDeviceKeys = (body: z.output<typeof prekeyObject>): DeviceKeys =>
 })
 
 /** Body of PUT /v1/keys. */
-export const uploadBody = z.object({
+export const uploadBody = z.strictObject({
   ...prekeyFields,
   replace: z.boolean().nullish(),
   registration_id: z.int().nullish(),
 })
 
 /** Body of POST /v1/keys/check. */
-export const checkBody = z.object({ digest: binary })
+export const checkBody = z.strictObject({ digest: binary })
 
 /** Body of POST /v1/keys/bundles. How many targets is the directory's to say. */
-export const bundlesBody = z.object({
+export const bundlesBody = z.strictObject({
   targets: z.array(
     z
-      .object({
+      .strictObject({
         user_id: z.string().refine(isUuid, 'is not a canonical UUID'),
         device_id: z.int().min(DEVICE_ID_MIN).max(DEVICE_ID_MAX),
       })

@@ -319,3 +319,10 @@ upload('invalid', 'base64url', 'H-1', 'the other alphabet', {
 upload('invalid', 'signature-missing', 'K-1.4', 'a signed prekey without its signature', {
   signed_prekey: { key_id: 1, public_key: signedJson.public_key },
 })
+upload('invalid', 'unknown-field', 'H-1', 'a field nobody knows', {
+  one_time_prekeys: [one(1)],
+  one_time_keys: [one(2)],
+})
+upload('invalid', 'unknown-field-in-key', 'H-1', 'a one-time key with a signature', {
+  one_time_prekeys: [{ ...one(1), signature: signedJson.signature }],
+})

@@ -13,6 +13,8 @@ export type WebDeps = {
 }
 
 const DEFAULT_BODY_BYTES = 64 * 1024
+/** Of a field's name that the client made up, in the answer. */
+const NAMED_MAX_CHARS = 64
 
 /** The bearer token of an Authorization header, or null. */
 export const bearerOf = (authorization: string | null): string | null =>
@@ -108,11 +110,13 @@ function parse(route: Route, head: Head, bytes: Buffer): unknown {
   }
   const parsed = route.body!.safeParse(value)
   if (parsed.success) return parsed.data
-  const [issue] = parsed.error.issues
-  const at = issue?.path
+  const issue = parsed.error.issues[0]!
+  const field = issue.code === 'unrecognized_keys' ? issue.keys[0]! : null
+  const at = [...issue.path, ...(field === null ? [] : [field.slice(0, NAMED_MAX_CHARS)])]
     .map((part, i) => (typeof part === 'number' ? `[${part}]` : i ? `.${String(part)}` : String(part)))
     .join('')
-  throw invalid(at ? `${at}: ${issue!.message}` : (issue?.message ?? 'the body does not fit'))
+  const message = field === null ? issue.message : 'is no field of this request'
+  throw invalid(at ? `${at}: ${message}` : message)
 }
 
 const one = (values: string[]): string | string[] => (values.length === 1 ? values[0]! : values)

@@ -4,7 +4,7 @@ import { type Route, route } from '../../proto/route.ts'
 import type { Accounts } from '../accounts.ts'
 import { ENROLMENT_MAX_BYTES, enrolledAnswer, enrolmentFields, toEnrolment } from './enrolment.ts'
 
-const registration = z.object({ ...enrolmentFields, invitation: z.string().max(64).nullish() })
+const registration = z.strictObject({ ...enrolmentFields, invitation: z.string().max(64).nullish() })
 
 /** `POST /v1/accounts`. */
 export const accountRoutes = ({ accounts }: { accounts: Accounts }): Route[] => [

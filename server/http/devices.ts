@@ -8,7 +8,7 @@ import type { Devices } from '../devices.ts'
 import { refusedLinkCode } from '../linkcodes.ts'
 import { ENROLMENT_MAX_BYTES, enrolledAnswer, enrolmentFields, toEnrolment } from './enrolment.ts'
 
-const linking = z.object({
+const linking = z.strictObject({
   ...enrolmentFields,
   user_id: z.string().refine(isUuid, 'is not a canonical UUID'),
   link_code: z.string().max(64).nullish(),

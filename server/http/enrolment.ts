@@ -8,7 +8,7 @@ import type { Enrolled, Enrolment } from '../enrolment.ts'
 /** 100 keys of each kind and the rest, bytes. */
 export const ENROLMENT_MAX_BYTES = 1024 * 1024
 
-/** For z.object({ ...enrolmentFields }). */
+/** For z.strictObject({ ...enrolmentFields }). */
 export const enrolmentFields = {
   ...prekeyFields,
   identity_key: binary,
@@ -19,10 +19,10 @@ export const enrolmentFields = {
     .max(NAME_MAX_CHARS)
     .regex(/^\P{Cc}*$/u, 'has control characters')
     .nullish(),
-  identity_proof: z.object({ timestamp_ms: z.int().min(0), signature: binary }),
+  identity_proof: z.strictObject({ timestamp_ms: z.int().min(0), signature: binary }),
 }
 
-const enrolmentObject = z.object(enrolmentFields)
+const enrolmentObject = z.strictObject(enrolmentFields)
 
 /** @throws RelayError INVALID_REQUEST: no signed prekey, without which nobody could write to the device. */
 export function toEnrolment(body: z.output<typeof enrolmentObject>): Enrolment {

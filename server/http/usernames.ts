@@ -8,7 +8,7 @@ import { base64Bytes } from './binary.ts'
 const HASH_BYTES = 32
 const PROOF_BYTES = 128
 
-const claim = z.object({ username_hash: base64Bytes(HASH_BYTES), proof: base64Bytes(PROOF_BYTES) })
+const claim = z.strictObject({ username_hash: base64Bytes(HASH_BYTES), proof: base64Bytes(PROOF_BYTES) })
 
 /** `PUT` and `DELETE /v1/username`, `GET /v1/usernames/{hash}`. */
 export const usernameRoutes = ({ usernames }: { usernames: Usernames }): Route[] => [
