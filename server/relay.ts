@@ -51,6 +51,8 @@ export class Line {
 
   /** Takes one binary frame. Never throws: whatever is wrong is answered on the connection, which stays usable. [E-2] */
   frame(bytes: Uint8Array): void {
+    // Thrown out: the close frame is on its way, and what came behind is not looked at.
+    if (this.malformed >= MALFORMED_MAX) return
     let frame: ClientFrame
     try {
       if (bytes.length > FRAME_MAX_BYTES)
