@@ -31,15 +31,6 @@ export type Config = {
     /** Life of an undelivered envelope, milliseconds. */
     ttlMs: number
   }
-  /** Token buckets per sending user; all must have room. */
-  sendRate: {
-    /** Messages. */
-    perSecond: number
-    perMinute: number
-    /** Deliveries: one per recipient device. */
-    rowsBurst: number
-    rowsPerSecond: number
-  }
   /** Open sockets of this node. */
   maxConnections: number
 }
@@ -168,30 +159,6 @@ export const VARIABLES = {
     unset: '30',
     schema: whole(1, 3650, 30),
   },
-  SEALPOST_SEND_PER_SECOND: {
-    about: 'Messages a user may send per second.',
-    example: '10',
-    unset: '10',
-    schema: whole(1, 1e9, 10),
-  },
-  SEALPOST_SEND_PER_MINUTE: {
-    about: 'Messages a user may send per minute.',
-    example: '100',
-    unset: '100',
-    schema: whole(1, 1e9, 100),
-  },
-  SEALPOST_SEND_ROWS_BURST: {
-    about: 'Deliveries, one per recipient device, that a user may cause at once.',
-    example: '5000',
-    unset: '5000',
-    schema: whole(1, 1e9, 5000),
-  },
-  SEALPOST_SEND_ROWS_PER_SECOND: {
-    about: 'Deliveries a user may cause per second after that.',
-    example: '500',
-    unset: '500',
-    schema: whole(1, 1e9, 500),
-  },
   SEALPOST_MAX_CONNECTIONS: {
     about: 'Open WebSockets on this node; more are refused.',
     example: '50000',
@@ -274,12 +241,6 @@ function assemble(values: Values, isTerminal: boolean): Config {
     queue: {
       maxMessages: values.SEALPOST_QUEUE_MESSAGES,
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
-    },
-    sendRate: {
-      perSecond: values.SEALPOST_SEND_PER_SECOND,
-      perMinute: values.SEALPOST_SEND_PER_MINUTE,
-      rowsBurst: values.SEALPOST_SEND_ROWS_BURST,
-      rowsPerSecond: values.SEALPOST_SEND_ROWS_PER_SECOND,
     },
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
   }

@@ -17,8 +17,7 @@ import { prekeyJson } from '../support/startover.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
-  const sendRate = { perSecond: 10_000, perMinute: 10_000, rowsBurst: 10_000, rowsPerSecond: 10_000 }
-  relay = await testRelay({ config: { sendRate } })
+  relay = await testRelay()
 })
 afterAll(() => relay.close())
 

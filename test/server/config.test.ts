@@ -18,7 +18,6 @@ test('without any variable the relay listens on this machine only and brings its
   const config = readConfig({}, false)
   expect(config).toMatchObject({ host: '127.0.0.1', port: 8080, databaseUrl: null, dataDir: './data' })
   expect(config).toMatchObject({ realm: 'http://localhost:8080', registration: 'open', issuer: null })
-  expect(config.sendRate).toEqual({ perSecond: 10, perMinute: 100, rowsBurst: 5000, rowsPerSecond: 500 })
   expect(config.queue).toEqual({ maxMessages: 10_000, ttlMs: 30 * 24 * 3600 * 1000 })
   expect(config.log).toEqual({ level: 'info', format: 'json' })
   expect(readConfig({}, true).log.format).toBe('pretty')

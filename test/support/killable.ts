@@ -19,8 +19,6 @@ export async function startKillable(db: TestDatabase): Promise<KillableRelay> {
     DATABASE_URL: db.url,
     PORT: '0',
     SEALPOST_REALM: REALM,
-    SEALPOST_SEND_PER_SECOND: '1000000',
-    SEALPOST_SEND_PER_MINUTE: '1000000',
   })
   const [, url] = await watched.says(/HTTP +(http:\S+)[\s\S]*Ctrl-C/)
   return {
