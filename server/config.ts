@@ -33,6 +33,8 @@ export type Config = {
   }
   /** Open sockets of this node. */
   maxConnections: number
+  /** Bearer token for /metrics; null = it is served to this machine only. Never logged (I16). [H-9] */
+  metricsToken: string | null
 }
 
 type Variable = {
@@ -165,6 +167,17 @@ export const VARIABLES = {
     unset: '50000',
     schema: whole(1, 1e7, 50_000),
   },
+  SEALPOST_METRICS_TOKEN: {
+    about:
+      'Bearer token that GET /metrics asks for, at least 16 characters. Unset, it is served to connections from this machine only, and a reverse proxy on this machine is one.',
+    example: 'f2c1a6e09b7d4583',
+    unset: 'none; this machine only',
+    secret: true,
+    schema: z
+      .string()
+      .regex(/^[\x21-\x7e]{16,}$/, 'is shorter than 16 characters, or has blanks')
+      .optional(),
+  },
 } as const satisfies Record<string, Variable>
 
 type Name = keyof typeof VARIABLES
@@ -243,5 +256,6 @@ function assemble(values: Values, isTerminal: boolean): Config {
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
     },
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
+    metricsToken: values.SEALPOST_METRICS_TOKEN ?? null,
   }
 }

@@ -119,7 +119,9 @@ export async function startRelay(
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
     ]
-    const routes = [...declared, ...operationRoutes({ sql, observe, routes: declared, draining: () => draining })]
+    const { metricsToken } = config
+    const operations = operationRoutes({ sql, observe, routes: declared, draining: () => draining, metricsToken })
+    const routes = [...declared, ...operations]
     const authenticate = async (token: string | null) => identity.authenticate(token, clock())
     const admit = async (token: string | null) => {
       if (token === null) throw new RelayError('UNAUTHENTICATED', 'an access token is required')

@@ -1,5 +1,8 @@
 // For the operator and his machines: alive, ready, metrics, and the HTTP interface described for machines. [H-9]
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { BlockList, isIPv6 } from 'node:net'
 import { z } from 'zod'
+import { RelayError } from '../../proto/errors.ts'
 import type { Route } from '../../proto/route.ts'
 import { route } from '../../proto/route.ts'
 import type { Sql } from '../database.ts'
@@ -8,7 +11,20 @@ import type { Observe } from '../observe.ts'
 /** How long readiness waits for the database, milliseconds. */
 const READY_WITHIN_MS = 2000
 
+/** A reverse proxy on this machine is loopback too: docs/operations.md tells its operator. */
+const LOOPBACK = new BlockList()
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
+LOOPBACK.addAddress('::1', 'ipv6')
+
+/** @param address text form of an IP address, mapped ones (::ffff:127.0.0.1) too; anything else is not loopback. */
+export const isLoopback = (address: string): boolean => LOOPBACK.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
+
+const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest()
+// Of equal length, and compared in constant time.
+const isToken = (given: string, expected: string): boolean => timingSafeEqual(sha256(given), sha256(expected))
+
 /**
+ * @param options.metricsToken what /metrics asks for; null = it is served to this machine only.
  * @param options.routes all routes of the relay; these four are described with them.
  * @param options.draining true once the relay takes no more work.
  */
@@ -17,8 +33,9 @@ export function operationRoutes(options: {
   observe: Observe
   routes: readonly Route[]
   draining: () => boolean
+  metricsToken: string | null
 }): Route[] {
-  const { sql, observe, draining } = options
+  const { sql, observe, draining, metricsToken } = options
   let described: unknown
   const own: Route[] = [
     route({
@@ -44,9 +61,12 @@ export function operationRoutes(options: {
     route({
       method: 'GET',
       path: '/metrics',
-      summary: 'Prometheus text exposition.',
+      summary: 'Prometheus text exposition, for the operator only.',
       auth: 'none',
-      handle: async () => {
+      handle: async ({ address, bearer }) => {
+        const allowed = metricsToken === null ? isLoopback(address) : bearer !== null && isToken(bearer, metricsToken)
+        // As for a path that does not exist. I13
+        if (!allowed) throw new RelayError('NOT_FOUND', 'no such endpoint')
         const { text, contentType } = await observe.exposition()
         return { status: 200, body: text, contentType }
       },

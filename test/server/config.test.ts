@@ -32,6 +32,7 @@ test.each([
   [{ PORT: '65536' }, /^PORT=65536 is not between 0 and 65535/],
   [{ SEALPOST_REGISTRATION: 'closed' }, /^SEALPOST_REGISTRATION=closed is not one of open, invite, issuer/],
   [{ SEALPOST_LOG_LEVEL: 'verbose' }, /^SEALPOST_LOG_LEVEL=verbose is not one of trace, debug/],
+  [{ SEALPOST_METRICS_TOKEN: 'short' }, /^SEALPOST_METRICS_TOKEN is shorter than 16 characters/],
   [{ SEALPOST_REALM: 'chat.example.org' }, /^SEALPOST_REALM=chat\.example\.org is not a URL/],
   [{ SEALPOST_REALM: 'https://chat.example.org/' }, /ends with a slash/],
   [{ SEALPOST_QUEUE_MESSAGES: '999' }, /^SEALPOST_QUEUE_MESSAGES=999 is not between 1000/],

@@ -1,9 +1,13 @@
 // What an operator's machines ask, on a whole relay.
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { RelayError } from '../../proto/errors.ts'
+import { isLoopback, operationRoutes } from '../../server/http/operations.ts'
+import { openObserve } from '../../server/observe.ts'
 import { voidAfterRestore } from '../../server/operator.ts'
 import { TestDevice } from '../support/keys.ts'
 import { registrationBody } from '../support/registration.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
+import { callRoute } from './routes.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -32,6 +36,36 @@ test('metrics are Prometheus text and count requests by route, never by path', a
   expect(text).toMatch(/^sealpost_connections 0$/m)
   expect(text).toMatch(/sealpost_http_requests_total\{.*route="\/v1\/keys\/:userId\/:deviceId".*status="401".*\} 1/)
   expect(text).not.toContain('6f1cf7c8')
+})
+
+test('metrics are for connections from this machine, or for who has the token; to others they do not exist', async () => {
+  expect(['127.0.0.1', '127.9.9.9', '::1', '::ffff:127.0.0.1'].map(isLoopback)).toEqual([true, true, true, true])
+  expect(
+    ['0000:0000:0000:0000:0000:ffff:7f00:0001', '0000:0000:0000:0000:0000:0000:0000:0001'].map(isLoopback),
+  ).toEqual([true, true])
+  expect(['10.0.0.1', '128.0.0.1', '::2', '::ffff:10.0.0.1', '', 'localhost'].map(isLoopback)).not.toContain(true)
+
+  const { sql } = relay.db.database
+  const observe = openObserve({ level: 'silent', format: 'json' })
+  const read = async (
+    metricsToken: string | null,
+    from: { address: string; bearer?: string },
+  ): Promise<number | string> => {
+    const routes = operationRoutes({ sql, observe, routes: [], draining: () => false, metricsToken })
+    return callRoute(routes, 'GET', '/metrics', from).then(
+      ({ status }) => status,
+      ({ code, message }: RelayError) => `${code}: ${message}`,
+    )
+  }
+  const nowhere = (await (await fetch(`${relay.url}/nowhere`)).json()) as { error: { code: string; message: string } }
+  const gone = `${nowhere.error.code}: ${nowhere.error.message}`
+  const token = 'a-token-of-the-operator'
+  expect(await read(null, { address: '127.0.0.1' })).toBe(200)
+  expect(await read(null, { address: '10.0.0.1' })).toBe(gone)
+  expect(await read(null, { address: '10.0.0.1', bearer: '' })).toBe(gone)
+  expect(await read(token, { address: '10.0.0.1', bearer: token })).toBe(200)
+  expect(await read(token, { address: '10.0.0.1', bearer: `${token}x` })).toBe(gone)
+  expect(await read(token, { address: '127.0.0.1' })).toBe(gone)
 })
 
 test('openapi.json describes every route with its body', async () => {
