@@ -6,6 +6,7 @@ import { StartError } from './config.ts'
 import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
 import { type Corkless, openCorkless } from './corkless.ts'
 import { errorBody, HTTP_STATUS } from './errors.ts'
+import type { Outgoing } from './frames.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
 export type Head = {
@@ -70,7 +71,7 @@ type Data = { admission: Admission; address: string; events: ConnectionEvents; l
 class Link implements Connection {
   readonly address: string
   private ws: uws.WebSocket<Data> | null
-  private queued: Uint8Array[] = []
+  private queued: Outgoing[] = []
   private queuedBytes = 0
   private closing: { code: number; reason: string } | null = null
 
@@ -79,10 +80,10 @@ class Link implements Connection {
     this.address = address
   }
 
-  send(frame: Uint8Array): boolean {
+  send(frame: Outgoing): boolean {
     if (!this.ws || this.closing) return false
     this.queued.push(frame)
-    this.queuedBytes += frame.length
+    this.queuedBytes += frame.bytes.length
     if (this.queued.length === 1) schedule(this)
     return true
   }
@@ -108,16 +109,19 @@ class Link implements Connection {
     const frames = this.queued
     this.queued = []
     this.queuedBytes = 0
-    if (frames.length > 0)
+    if (frames.length > 0) {
+      const { events } = ws.getUserData()
       ws.cork(() => {
         for (const frame of frames) {
           // 2 = dropped at MAX_BACKPRESSURE. A stream with a hole is worse than none: what is un-acked comes again after a reconnect.
-          if (ws.send(frame, true) === 2) {
+          if (ws.send(frame.bytes, true) === 2) {
             ws.close()
             return
           }
+          events.sent(frame)
         }
       })
+    }
     if (this.ws && this.closing) this.ws.end(this.closing.code, this.closing.reason)
   }
 
@@ -309,10 +313,10 @@ async function respond(
   })
   try {
     const answer = await route.handle(copied, () => body)
-    if (!gone) write(response, answer)
+    if (!gone) write(response, answer, copied.method)
   } catch (error) {
     report(error)
-    if (!gone) write(response, { status: 500, headers: {}, body: '' })
+    if (!gone) write(response, { status: 500, headers: {}, body: '' }, copied.method)
   }
 }
 
@@ -332,11 +336,13 @@ const STATUS_TEXT: Record<number, string> = {
   503: 'Service Unavailable',
 }
 
-function write(response: uws.HttpResponse, answer: Answer): void {
+function write(response: uws.HttpResponse, answer: Answer, method = 'GET'): void {
   response.cork(() => {
     response.writeStatus(`${answer.status} ${STATUS_TEXT[answer.status] ?? 'Status'}`)
     if (!answer.headers['Content-Type']) response.writeHeader('Content-Type', 'application/json')
     for (const [name, value] of Object.entries(answer.headers)) response.writeHeader(name, value)
-    response.end(answer.body)
+    // RFC 9110 §9.3.2: bytes behind the head would be taken for the next answer. Closed, because uWebSockets answers no next one.
+    if (method === 'HEAD') response.endWithoutBody(Buffer.byteLength(answer.body), true)
+    else response.end(answer.body)
   })
 }
