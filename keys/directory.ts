@@ -6,7 +6,7 @@ import type { Caller } from '../proto/route.ts'
 import type { Sql, Transaction } from '../server/database.ts'
 import { type FetchBudget, openFetchBudget } from './budget.ts'
 import { type Claimed, claimBundles } from './claim.ts'
-import type { Counts, Target, Upload, UserBundles, VerifiedKeys } from './prekeys.ts'
+import type { BundleSorts, Counts, Target, Upload, UserBundles, VerifiedKeys } from './prekeys.ts'
 import { lockDevice, setRegistrationId, storeKeys, voidDeviceStock } from './publish.ts'
 import {
   deleteDevice,
@@ -36,6 +36,8 @@ export type DirectoryOptions = {
   sharesConversation?: (caller: Uuid, users: Uuid[]) => Promise<Set<Uuid>>
   /** Told after every claim that leaves fewer than 20 of a kind, and when a last-resort key left first. Must not throw. [K-6] */
   onStockLow?: (deviceKey: number, counts: Counts) => void
+  /** Told of every bundle that leaves. Must not throw. */
+  onBundle?: (sorts: BundleSorts) => void
 }
 
 export type Directory = {
@@ -82,6 +84,7 @@ export function openDirectory(options: DirectoryOptions): Directory {
     budget = openFetchBudget(),
     sharesConversation = async () => new Set<Uuid>(),
     onStockLow,
+    onBundle,
   } = options
 
   async function chargeCaller(caller: KeyCaller, devices: number): Promise<void> {
@@ -175,6 +178,7 @@ export function openDirectory(options: DirectoryOptions): Directory {
       const oneTime = await admit(caller, targets, found)
       const claims = found.map(({ deviceKey }) => ({ deviceKey, oneTime: oneTime.has(deviceKey) }))
       const claimed = await claimBundles(sql, claims, clock())
+      for (const each of claimed) onBundle?.(sortsOf(each))
       await Promise.all(claimed.map(tellLow))
       return byUser(targets, claimed)
     },
@@ -203,6 +207,11 @@ function checkTargets(caller: KeyCaller, targets: Target[]): void {
     named.set(userId, devices.add(deviceId))
   }
 }
+
+const sortsOf = ({ bundle, kyberOneTimeLeft }: Claimed): BundleSorts => ({
+  ec: bundle.oneTimePrekey ? 'one_time' : 'none',
+  kyber: kyberOneTimeLeft !== null ? 'one_time' : bundle.kyberPrekey ? 'last_resort' : 'none',
+})
 
 function byUser(targets: Target[], claimed: Claimed[]): UserBundles[] {
   const users = new Map<Uuid, UserBundles>()

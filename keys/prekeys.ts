@@ -33,6 +33,9 @@ export type DeviceBundle = {
 /** The bundles of one user's devices, ascending by device id. */
 export type UserBundles = { userId: Uuid; identityKey: Uint8Array; devices: DeviceBundle[] }
 
+/** Which sorts of key a bundle took: what depletes a stock, and what is left when it is empty. */
+export type BundleSorts = { ec: 'one_time' | 'none'; kyber: 'one_time' | 'last_resort' | 'none' }
+
 /** One device of a user, or all of them. */
 export type Target = { userId: Uuid; deviceId: number | '*' }
 

@@ -15,12 +15,17 @@ type Waiting = { rows: Acked[]; resolve(): void; reject(error: unknown): void }
 
 export class Acks {
   private readonly writer: Sql
+  private readonly meter: (rows: number) => void
   private queue: Waiting[] = []
   private busy = false
 
-  /** @param writer the pool whose planner is tied to index paths. */
-  constructor(writer: Sql) {
+  /**
+   * @param writer the pool whose planner is tied to index paths.
+   * @param meter told how many deliveries a statement ended. Must not throw.
+   */
+  constructor(writer: Sql, meter: (rows: number) => void = () => {}) {
     this.writer = writer
+    this.meter = meter
   }
 
   /** Ends these deliveries; committed when it resolves. Rows already gone change nothing (I3). */
@@ -40,13 +45,14 @@ export class Acks {
    */
   async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
     if (messageIds.length === 0) return
-    await this.writer`with gone as (
+    const { count } = await this.writer`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select ctid from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])))
         returning device_key, sequence, message_id, ciphertext_type, withheld),
       told as (delete from gaps where device_key = ${deviceKey} and gap_id = any(${messageIds}::uuid[]))
       insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
       select *, now(), (now() at time zone 'utc')::date from gone`
+    this.meter(count)
   }
 
   private async run(): Promise<void> {
@@ -72,12 +78,13 @@ export class Acks {
     const keys = `{${rows.map((row) => row.deviceKey).join(',')}}`
     const sequences = `{${rows.map((row) => row.sequence).join(',')}}`
     // By ctid: each row is found by one index descent.
-    await this.writer`with gone as (
+    const { count } = await this.writer`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[]) x(d, s) cross join lateral (
             select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s limit 1) w))
         returning device_key, sequence, message_id, ciphertext_type, withheld)
       insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
       select *, now(), (now() at time zone 'utc')::date from gone`
+    this.meter(count)
   }
 }

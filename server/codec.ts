@@ -6,7 +6,7 @@ import { invalid, RelayError } from '../proto/errors.ts'
 import { sealpost } from '../proto/generated/relay.js'
 import { type Uuid, uuidFromBytes, uuidToBytes } from '../proto/ids.ts'
 import * as limits from '../proto/limits.ts'
-import type { Delivery, Recipient, Send, SystemEventBody } from './frames.ts'
+import type { Delivery, Outgoing, Recipient, Send, SystemEventBody } from './frames.ts'
 
 const v1 = sealpost.v1
 type Reader = Uint8Array
@@ -166,7 +166,12 @@ export function decodeClientFrame(bytes: Uint8Array): ClientFrame {
   }
 }
 
-const frame = (body: sealpost.v1.ServerFrame.$Properties): Uint8Array => v1.ServerFrame.encode(body).finish()
+type Body = Omit<sealpost.v1.ServerFrame.$Properties, 'requestId' | 'body' | '$unknowns'>
+
+const frame = <K extends keyof Body & string>(kind: K, body: Body[K], requestId = 0): Outgoing => ({
+  kind,
+  bytes: v1.ServerFrame.encode(requestId === 0 ? { [kind]: body } : { requestId, [kind]: body }).finish(),
+})
 
 /** The wire form of one delivery; SystemEvents carry theirs as stored bytes. */
 const envelope = (delivery: Delivery): sealpost.v1.Envelope.$Properties => {
@@ -208,7 +213,7 @@ const address = (each: { userId: Uuid; deviceId: number; registrationId: number 
   registrationId: each.registrationId,
 })
 
-/** ServerFrames as bytes, one function per kind. */
+/** ServerFrames, one function per kind; requestId 0 = unsolicited, or not known. [C-2.2] */
 export const encode = {
   hello: (h: {
     realm: string
@@ -220,29 +225,27 @@ export const encode = {
     deviceId: number
     queueMessages: number
     queueTtlMs: number
-  }): Uint8Array =>
-    frame({
-      hello: {
-        realm: h.realm,
-        epoch: uuidToBytes(h.epoch),
-        serverTimeMs: h.nowMs,
-        prekeyCounts: counts(h.counts),
-        queueWaiting: h.queueWaiting,
-        userId: uuidToBytes(h.userId),
-        deviceId: h.deviceId,
-        limits: {
-          contentBytes: limits.CONTENT_MAX_BYTES,
-          frameBytes: limits.FRAME_MAX_BYTES,
-          ackIds: limits.ACK_MAX_IDS,
-          pageMessages: limits.PAGE_MAX_MESSAGES,
-          pageBytes: limits.PAGE_MAX_BYTES,
-          groupMembers: limits.GROUP_MAX_MEMBERS,
-          devicesPerUser: limits.DEVICES_MAX_PER_USER,
-          windowMessages: limits.WINDOW_MAX_MESSAGES,
-          keysPerUpload: limits.KEYS_MAX_PER_UPLOAD,
-          queueMessages: h.queueMessages,
-          queueTtlMs: h.queueTtlMs,
-        },
+  }): Outgoing =>
+    frame('hello', {
+      realm: h.realm,
+      epoch: uuidToBytes(h.epoch),
+      serverTimeMs: h.nowMs,
+      prekeyCounts: counts(h.counts),
+      queueWaiting: h.queueWaiting,
+      userId: uuidToBytes(h.userId),
+      deviceId: h.deviceId,
+      limits: {
+        contentBytes: limits.CONTENT_MAX_BYTES,
+        frameBytes: limits.FRAME_MAX_BYTES,
+        ackIds: limits.ACK_MAX_IDS,
+        pageMessages: limits.PAGE_MAX_MESSAGES,
+        pageBytes: limits.PAGE_MAX_BYTES,
+        groupMembers: limits.GROUP_MAX_MEMBERS,
+        devicesPerUser: limits.DEVICES_MAX_PER_USER,
+        windowMessages: limits.WINDOW_MAX_MESSAGES,
+        keysPerUpload: limits.KEYS_MAX_PER_UPLOAD,
+        queueMessages: h.queueMessages,
+        queueTtlMs: h.queueTtlMs,
       },
     }),
   accepted: (
@@ -253,17 +256,18 @@ export const encode = {
       duplicate: boolean
       skipped: { userId: Uuid; deviceId: number; registrationId: number }[]
     },
-  ): Uint8Array =>
-    frame({
-      requestId,
-      messageAccepted: {
+  ): Outgoing =>
+    frame(
+      'messageAccepted',
+      {
         messageId: uuidToBytes(a.messageId),
         sentAtMs: a.sentAtMs,
         duplicate: a.duplicate,
         skipped: a.skipped.map(address),
       },
-    }),
-  envelope: (delivery: Delivery): Uint8Array => frame({ envelope: envelope(delivery) }),
+      requestId,
+    ),
+  envelope: (delivery: Delivery): Outgoing => frame('envelope', envelope(delivery)),
   syncResponse: (
     requestId: number,
     page: {
@@ -271,26 +275,27 @@ export const encode = {
       hasMore: boolean
       gap: { gapId: Uuid; overflowed: number; expired: number; sinceMs: number } | null
     },
-  ): Uint8Array =>
-    frame({
-      requestId,
-      syncResponse: {
+  ): Outgoing =>
+    frame(
+      'syncResponse',
+      {
         messages: page.deliveries.map(envelope),
         hasMore: page.hasMore,
         gap: page.gap && { ...page.gap, gapId: uuidToBytes(page.gap.gapId) },
       },
-    }),
-  queueEmpty: (): Uint8Array => frame({ queueEmpty: {} }),
-  ackCommitted: (requestId: number): Uint8Array => frame({ requestId, ackCommitted: {} }),
-  reauthenticated: (requestId: number, expiresAtMs: number): Uint8Array =>
-    frame({ requestId, reauthenticated: { expiresAtMs } }),
-  keysLow: (c: Counts): Uint8Array => frame({ keysLow: { counts: counts(c) } }),
-  goingAway: (reason: 'SHUTDOWN' | 'TOKEN_EXPIRED', retryAfterMs: number): Uint8Array =>
-    frame({ goingAway: { reason: v1.GoingAwayReason[`GOING_AWAY_REASON_${reason}`], retryAfterMs } }),
-  error: (requestId: number, error: RelayError): Uint8Array =>
-    frame({
       requestId,
-      error: {
+    ),
+  queueEmpty: (): Outgoing => frame('queueEmpty', {}),
+  ackCommitted: (requestId: number): Outgoing => frame('ackCommitted', {}, requestId),
+  reauthenticated: (requestId: number, expiresAtMs: number): Outgoing =>
+    frame('reauthenticated', { expiresAtMs }, requestId),
+  keysLow: (c: Counts): Outgoing => frame('keysLow', { counts: counts(c) }),
+  goingAway: (reason: 'SHUTDOWN' | 'TOKEN_EXPIRED', retryAfterMs: number): Outgoing =>
+    frame('goingAway', { reason: v1.GoingAwayReason[`GOING_AWAY_REASON_${reason}`], retryAfterMs }),
+  error: (requestId: number, error: RelayError): Outgoing =>
+    frame(
+      'error',
+      {
         code: v1.ErrorCode[`ERROR_CODE_${error.code}`],
         message: error.message,
         retryAfterMs: error.retryAfterMs,
@@ -300,7 +305,8 @@ export const encode = {
           stale: error.mismatch.stale.map(address),
         },
       },
-    }),
+      requestId,
+    ),
 }
 
 /** The stored form of a SystemEvent. [V-1] */

@@ -1,4 +1,5 @@
 // One open socket as the rest of the relay sees it. The bytes behind it are socket.ts's business.
+import type { Outgoing } from './frames.ts'
 
 /** A way to one device. Every method is harmless after the end. */
 export type Connection = {
@@ -8,7 +9,7 @@ export type Connection = {
    * Queues one frame; frames of one event-loop turn leave together. Neither sent nor buffered is delivered: only an Ack is (I3).
    * @returns false when the connection is over.
    */
-  send(frame: Uint8Array): boolean
+  send(frame: Outgoing): boolean
   /** Bytes not yet taken by the network, queued ones included. */
   bufferedBytes(): number
   /** Asks for a sign of life; an answer that does not come ends the connection. [C-4] */
@@ -23,6 +24,8 @@ export type ConnectionEvents = {
   frame(bytes: Uint8Array): void
   /** A text frame came; there are none in the protocol. [C-2] */
   text(): void
+  /** A frame was handed to the network, or to what uWebSockets holds for it. */
+  sent(frame: Outgoing): void
   /** Buffered bytes left. */
   drained(): void
   /** The end, once. @param code WebSocket close code. */

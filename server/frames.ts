@@ -1,5 +1,8 @@
-// What frames mean inside the relay, apart from their bytes: shapes only.
+// What frames mean inside the relay: shapes only. Their bytes are codec.ts's.
 import type { Uuid } from '../proto/ids.ts'
+
+/** A ServerFrame as it leaves; kind: its body's field. */
+export type Outgoing = { kind: string; bytes: Uint8Array }
 
 /** One addressed device with its ciphertext, or the reason it gets none. */
 export type Recipient = {

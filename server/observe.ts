@@ -125,14 +125,15 @@ function openMetrics(register: Registry) {
     new Histogram({ name: `sealpost_${name}`, help, buckets, registers: [register] })
   return {
     connections: gauge('connections', 'Open WebSockets of devices'),
-    /** kind: the body's name in relay.proto, or 'malformed'. */
+    /** kind: of codec.ts's ClientFrame, or 'malformed'. */
     framesIn: counter('frames_in', 'Frames received', ['kind']),
+    /** kind: the body's field in ServerFrame. */
     framesOut: counter('frames_out', 'Frames sent', ['kind']),
+    /** kind as in framesIn; code: of proto/errors.ts. */
+    framesRefused: counter('frames_refused', 'Frames answered with an error', ['kind', 'code']),
     accepted: counter('messages_accepted', 'Messages committed'),
     duplicate: counter('messages_duplicate', 'Sends answered as duplicates'),
-    /** code: of proto/errors.ts. */
-    refused: counter('messages_refused', 'Sends refused', ['code']),
-    skipped: counter('messages_skipped', 'Deliveries dropped because a queue was full'),
+    skipped: counter('deliveries_skipped', 'Deliveries left out because a queue was full'),
     deliveries: counter('deliveries', 'Envelopes sent to devices, repeats included'),
     acks: counter('acks', 'Deliveries ended by an ack'),
     expired: counter('deliveries_expired', 'Envelopes dropped because they were too old'),
@@ -146,7 +147,7 @@ function openMetrics(register: Registry) {
       'Time from handing a batch to PostgreSQL to its commit',
       [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
     ),
-    writerQueue: gauge('writer_queue_messages', 'Messages waiting for a batch'),
+    writerQueue: gauge('writer_queue_messages', 'Messages waiting for a batch or in one'),
     /** route: the pattern, never the path. */
     http: counter('http_requests', 'HTTP requests answered', ['method', 'route', 'status']),
     unauthorized: counter('unauthorized', 'Requests and upgrades without a valid token'),

@@ -5,6 +5,7 @@ import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
 import { toRelayError } from './errors.ts'
+import type { Outgoing } from './frames.ts'
 import type { Queue } from './queue.ts'
 import { Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
@@ -74,6 +75,7 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
     return {
       frame: (bytes: Uint8Array) => line.frame(bytes),
       text: () => line.text(),
+      sent: ({ kind }: Outgoing) => observe.metrics.framesOut.inc({ kind }),
       drained: () => {
         sync.wake()
         session.pump()

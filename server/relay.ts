@@ -66,12 +66,12 @@ export class Line {
     this.deps.observe.metrics.framesIn.inc({ kind: frame.kind })
     if (this.inWork >= IN_WORK_MAX) {
       const busy = new RelayError('OVERLOADED', 'too many requests on this connection', { retryAfterMs: 1000 })
-      this.refuse(frame.requestId, busy)
+      this.refuse(frame.kind, frame.requestId, busy)
       return
     }
     this.inWork++
     this.work(frame)
-      .catch((error: unknown) => this.refuse(frame.requestId, error))
+      .catch((error: unknown) => this.refuse(frame.kind, frame.requestId, error))
       .finally(() => {
         this.inWork--
       })
@@ -116,7 +116,7 @@ export class Line {
     sessions.fanOut(result.committed)
 
     observe.metrics[result.duplicate ? 'duplicate' : 'accepted'].inc()
-    if (result.skipped.length > 0) observe.metrics.skipped.inc(result.skipped.length)
+    if (!result.duplicate) observe.metrics.skipped.inc(result.skipped.length)
     observe.events.send({
       userId: caller.userId,
       deviceId: caller.deviceId,
@@ -139,7 +139,6 @@ export class Line {
     await ended
     session.acked(messageIds)
     session.connection.send(encode.ackCommitted(requestId))
-    deps.observe.metrics.acks.inc(messageIds.length)
     deps.observe.events.ack({ userId, deviceId, count: messageIds.length })
   }
 
@@ -155,16 +154,16 @@ export class Line {
   private bad(error: unknown): void {
     const frame = error instanceof BadFrame ? error : null
     this.deps.observe.metrics.framesIn.inc({ kind: 'malformed' })
-    this.refuse(frame?.requestId ?? 0, error)
+    this.refuse('malformed', frame?.requestId ?? 0, error)
     if (frame?.wellFormed) this.malformed = 0
     else if (++this.malformed >= MALFORMED_MAX) this.session.close(CLOSE.MALFORMED, 'malformed frames')
   }
 
-  private refuse(requestId: number, error: unknown): void {
+  private refuse(kind: ClientFrame['kind'] | 'malformed', requestId: number, error: unknown): void {
     const { observe } = this.deps
     const { userId, deviceId } = this.session.caller
     const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'frame failed'))
-    observe.metrics.refused.inc({ code: refusal.code })
+    observe.metrics.framesRefused.inc({ kind, code: refusal.code })
     observe.events.refuse({ userId, deviceId, code: refusal.code })
     this.session.connection.send(encode.error(requestId, refusal))
   }

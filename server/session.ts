@@ -15,7 +15,7 @@ import { BUFFERED_MAX_BYTES, PAGE_MAX_MESSAGES, WINDOW_MAX_MESSAGES } from '../p
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
-import type { Delivery } from './frames.ts'
+import type { Delivery, Outgoing } from './frames.ts'
 import type { Page, Queue, Start } from './queue.ts'
 
 /** starting → held or live; held or live → syncing → live; closed is the end. [Q-1] [Q-3] */
@@ -69,7 +69,7 @@ export class Session {
    * The first read of a session that is already registered, so nothing committed from now on is missed.
    * @returns false when the device has no queue any more.
    */
-  async start(hello: (start: Start) => Uint8Array): Promise<boolean> {
+  async start(hello: (start: Start) => Outgoing): Promise<boolean> {
     const start = await this.deps.queue.start(this.caller.deviceKey)
     if (this.state !== 'starting') return true
     if (!start) return false

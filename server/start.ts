@@ -67,7 +67,7 @@ export async function startRelay(
 
     // The queue.
     const queue = new Queue(reader)
-    const acks = new Acks(writerSql)
+    const acks = new Acks(writerSql, (rows) => observe.metrics.acks.inc(rows))
     const rosters = new Rosters(sql)
     const sessions = new Sessions({ queue, clock, report })
     const onUnknown = (deviceKeys: number[]): void => sessions.lookAgain(deviceKeys)
@@ -90,6 +90,7 @@ export async function startRelay(
       clock,
       sharesConversation: (caller, users) => conversations.sharesConversation(caller, users),
       onStockLow: (deviceKey, counts) => sessions.get(deviceKey)?.connection.send(encode.keysLow(counts)),
+      onBundle: (sorts) => observe.metrics.bundles.inc(sorts),
     })
     const accounts = openAccounts({ sql, realm: config.realm, directory, tokens, registration: config.registration })
     const devices = openDevices({

@@ -19,6 +19,7 @@ const OVERLOADED_RETRY_MS = 500
 
 type Queued = Pending & { bytes: number }
 
+/** Told of every committed batch, and of how many messages wait. Must not throw. */
 export type WriterMeter = {
   batch(messages: number, rows: number, seconds: number): void
   depth(messages: number): void
@@ -84,6 +85,7 @@ export class Writer {
       const rows = batch.reduce((sum, each) => sum + each.rows.length, 0)
       this.meter.batch(batch.length, rows, (performance.now() - began) / 1000)
     }
+    this.meter.depth(this.messages)
     lane.busy = false
     if (this.lanes.every((each) => !each.busy)) for (const resolve of this.idle.splice(0)) resolve()
   }

@@ -53,10 +53,10 @@ test('a database error is logged without the values the client sent', async () =
 test('two relays in one process have metrics of their own', async () => {
   const [one, two] = [recorded().observe, recorded().observe]
   one.metrics.accepted.inc()
-  one.metrics.refused.inc({ code: 'FORBIDDEN' })
+  one.metrics.framesRefused.inc({ kind: 'send', code: 'FORBIDDEN' })
   const text = (await one.exposition()).text
   expect(text).toContain('sealpost_messages_accepted_total 1')
-  expect(text).toContain('sealpost_messages_refused_total{code="FORBIDDEN"} 1')
+  expect(text).toContain('sealpost_frames_refused_total{kind="send",code="FORBIDDEN"} 1')
   expect(text).toContain('nodejs_eventloop_lag_seconds')
   expect((await two.exposition()).text).toContain('sealpost_messages_accepted_total 0')
 })
