@@ -5,6 +5,7 @@ import type { KeyCaller } from '../../keys/directory.ts'
 import { keyRoutes } from '../../keys/http.ts'
 import { keyDigest } from '../../keys/verify.ts'
 import type { Route, RouteResponse } from '../../proto/route.ts'
+import { prekeyJson as json } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
 import { openWorld, stranger, type World } from './world.ts'
 
@@ -17,11 +18,6 @@ beforeAll(async () => {
 afterAll(() => world.close())
 
 const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
-const json = (key: { keyId: number; publicKey: Uint8Array; signature?: Uint8Array }) => ({
-  key_id: key.keyId,
-  public_key: base64(key.publicKey),
-  ...(key.signature && { signature: base64(key.signature) }),
-})
 
 /** Finds the route, parses the body with its schema and calls it. A body that does not parse throws zod's error. */
 async function call(

@@ -10,10 +10,10 @@ import type { Bundle } from '../support/bundles.ts'
 import { enrolmentJson, request } from '../support/client.ts'
 import { packText } from '../support/content.ts'
 import { testDatabase } from '../support/database.ts'
+import { prekeyJson } from '../support/enrolment.ts'
 import { PREKEY, TestDevice, WHISPER } from '../support/keys.ts'
 import { Messenger, UntrustedIdentity } from '../support/messenger.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { prekeyJson } from '../support/startover.ts'
 
 let relay: TestRelay
 beforeAll(async () => {

@@ -1,8 +1,10 @@
 // The device set of a send: missing, extra, stale, together and apart; SUBSET; withheld; nothing stored by a refusal. [S-4] [S-6] I8
+
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
 import { Client, idOf, type ServerFrame, type Socket } from '../support/client.ts'
+import { prekeyJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
 import { queueFaults } from '../support/node.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
@@ -218,11 +220,7 @@ it('a device that started over (PUT /v1/keys with replace) is stale under its ol
   const answer = await carol.put('/v1/keys', {
     replace: true,
     registration_id: registrationId,
-    signed_prekey: {
-      key_id: signed.keyId,
-      public_key: Buffer.from(signed.publicKey).toString('base64'),
-      signature: Buffer.from(signed.signature).toString('base64'),
-    },
+    signed_prekey: prekeyJson(signed),
   })
   expect(answer.status).toBeLessThan(300)
   const old = await from.send(talk, [laptop.to(), carol.to()])

@@ -1,10 +1,12 @@
 // A send and a change of its device set at once (I8): whichever gets the locks first, no device is silently left out and no row
 // is left over. The barrier is a queue's lock held by somebody else: what runs into it gets it in its order.
+
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
 import { holdLocks } from '../server/barrier.ts'
 import { deviceKeyOf } from '../support/backlog.ts'
 import { Client, idOf, type ServerFrame, type Socket } from '../support/client.ts'
+import { prekeyJson } from '../support/enrolment.ts'
 import { queueFaults } from '../support/node.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
@@ -205,11 +207,7 @@ it('a registration id that changes while the send waits makes the device stale',
   const replaced = await bob.put('/v1/keys', {
     replace: true,
     registration_id: registrationId,
-    signed_prekey: {
-      key_id: signed.keyId,
-      public_key: Buffer.from(signed.publicKey).toString('base64'),
-      signature: Buffer.from(signed.signature).toString('base64'),
-    },
+    signed_prekey: prekeyJson(signed),
   })
   expect(replaced.status).toBeLessThan(300)
   await held.release()

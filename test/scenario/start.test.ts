@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, inject, test } from 'vitest'
 import { openDatabase } from '../../server/database.ts'
 import { findPostgres } from '../../server/postgres.ts'
+import { enrolmentJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
 import { processesWith, runScript, until, type Watched } from '../support/processes.ts'
-import { registrationBody } from '../support/registration.ts'
 
 let root: string
 let dataDir: string
@@ -44,7 +44,7 @@ const post = (url: string, body: unknown) =>
   fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) })
 
 const register = async (url: string, device: TestDevice, oneTime = 1) =>
-  (await post(`${url}/v1/accounts`, registrationBody(device, { realm: REALM, oneTime, kyberOneTime: 0 }))).status
+  (await post(`${url}/v1/accounts`, enrolmentJson(device, REALM, { oneTime, kyberOneTime: 0 }))).status
 
 test('it says where it listens and what to try; Ctrl-C stops relay and database with exit code 0', async () => {
   const relay = start()
@@ -130,10 +130,7 @@ test('with registration by invitation, `npm run invite` makes a token beside the
   expect(await invite.ended).toBe(0)
   const invitation = invite.stdout().trim()
   const attempt = (token?: string) =>
-    post(
-      `${url}/v1/accounts`,
-      registrationBody(new TestDevice(), { realm: REALM, ...(token ? { invitation: token } : {}) }),
-    )
+    post(`${url}/v1/accounts`, enrolmentJson(new TestDevice(), REALM, token ? { invitation: token } : {}))
   expect((await attempt()).status).toBe(403)
   expect((await attempt(invitation)).status).toBe(201)
   expect((await attempt(invitation)).status).toBe(403)

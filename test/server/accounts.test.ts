@@ -5,14 +5,12 @@ import { accountRoutes } from '../../server/http/accounts.ts'
 import { tokenRoutes } from '../../server/http/tokens.ts'
 import { createInvitation, INVITATION_TTL_MS } from '../../server/invitations.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
+import { enrolmentJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
-import { enrolment, enrolmentJson, NOW, openWorld, type World } from './relay-world.ts'
+import { enrolment, NOW, openWorld, REALM, refusal, type World } from './relay-world.ts'
 import { callRoute } from './routes.ts'
 
 const NOBODY = { invitation: null, outsideToken: null }
-const refusal = (code: string, message?: RegExp) =>
-  expect.objectContaining({ code, ...(message && { message: expect.stringMatching(message) }) })
-
 let db: TestDatabase
 let world: World
 beforeAll(async () => {
@@ -191,7 +189,7 @@ describe('over HTTP', () => {
     callRoute(accountRoutes({ accounts: world.accounts }), 'POST', '/v1/accounts', { body, nowMs: NOW })
 
   test('answers the secret once, uncached', async () => {
-    const answer = await post(enrolmentJson(enrolment(new TestDevice(), { name: 'phone' })))
+    const answer = await post(enrolmentJson(new TestDevice(), REALM, { nowMs: NOW, name: 'phone' }))
     expect(answer).toEqual({
       status: 201,
       headers: { 'Cache-Control': 'no-store' },
@@ -200,14 +198,13 @@ describe('over HTTP', () => {
   })
 
   test('keys that may be absent may be absent; a device without Kyber keys is let in', async () => {
-    const device = new TestDevice()
-    const request = enrolment(device, { lastResortKyberPrekey: null })
-    const { identity_key, registration_id, signed_prekey, identity_proof } = enrolmentJson(request)
+    const request = enrolmentJson(new TestDevice(), REALM, { nowMs: NOW, kyber: false })
+    const { identity_key, registration_id, signed_prekey, identity_proof } = request
     expect(await post({ identity_key, registration_id, signed_prekey, identity_proof })).toMatchObject({ status: 201 })
   })
 
   test('malformed bodies are refused', async () => {
-    const good = enrolmentJson(enrolment(new TestDevice()))
+    const good = enrolmentJson(new TestDevice(), REALM, { nowMs: NOW })
     const bad: unknown[] = [
       null,
       [],

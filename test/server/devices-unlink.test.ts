@@ -1,15 +1,11 @@
 // The end of a device and the reuse of its number: what goes, what stays, who may, on the real database.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
-import type { TestDevice } from '../support/keys.ts'
 import { holdLocks } from './barrier.ts'
 import { ALIVE, fillQueue, footprint, GONE } from './device-rows.ts'
-import { NOW, openWorld, sibling, type World } from './relay-world.ts'
+import { NOW, openWorld, refusal, sibling, type World } from './relay-world.ts'
 
 type User = Awaited<ReturnType<World['register']>>
-
-const refusal = (code: string, message?: RegExp) =>
-  expect.objectContaining({ code, ...(message && { message: expect.stringMatching(message) }) })
 
 let db: TestDatabase
 let world: World
@@ -18,11 +14,6 @@ beforeAll(async () => {
   world = await openWorld(db.database)
 })
 afterAll(() => db?.close())
-
-const join = (user: User, code: string, more: { device?: TestDevice; nowMs?: number } = {}) =>
-  world.join(user, code, more)
-const newCode = (user: User, nowMs = NOW) => world.newCode(user, nowMs)
-const numbers = (user: User) => world.numbers(user)
 
 /** As if all other numbers had been held before, 3 the longest ago. */
 async function exhaustNumbers({ caller }: User) {
@@ -48,10 +39,12 @@ describe('device numbers', () => {
     await world.sql`update retired_devices set retired_at = ${new Date(NOW - 2e9)}
       where user_id = ${user.caller.userId} and device_id = 2`
     const same = sibling(user.device, old.device.registrationId)
-    const code = await newCode(user)
-    await expect(join(user, code, { device: same })).rejects.toEqual(refusal('INVALID_REQUEST', /registration_id/))
+    const code = await world.newCode(user)
+    await expect(world.join(user, code, { device: same })).rejects.toEqual(
+      refusal('INVALID_REQUEST', /registration_id/),
+    )
     const other = sibling(user.device, (old.device.registrationId % 16383) + 1)
-    expect((await join(user, code, { device: other })).deviceId).toBe(2)
+    expect((await world.join(user, code, { device: other })).deviceId).toBe(2)
   })
 
   test('an old token, secret or caller never speaks for the device that has its number now', async () => {
@@ -87,7 +80,7 @@ describe('unlinking', () => {
 
     await world.devices.unlink(user.caller, gone.caller.deviceId, NOW)
     expect(await footprint(world.sql, gone.caller)).toEqual(GONE)
-    expect(await numbers(user)).toEqual([1, 3])
+    expect(await world.numbers(user)).toEqual([1, 3])
     expect(world.unlinked).toEqual([gone.caller.deviceKey])
     expect(world.fannedOut.map((each) => each.deviceKey)).toEqual([user.caller.deviceKey, stays.caller.deviceKey])
     await expect(world.identity.authenticate(token, NOW)).rejects.toEqual(refusal('UNAUTHENTICATED'))
@@ -131,14 +124,14 @@ describe('unlinking', () => {
     await expect(world.devices.unlink(user.caller, 99, NOW)).rejects.toEqual(refusal('NOT_FOUND'))
     await world.devices.unlink(second.caller, 2, NOW)
     await world.devices.unlink(user.caller, third.caller.deviceId, NOW)
-    expect(await numbers(user)).toEqual([1])
+    expect(await world.numbers(user)).toEqual([1])
   })
 
   test('never touches another user', async () => {
     const [user, other] = [await world.register(), await world.register()]
     await world.link(other)
     await expect(world.devices.unlink(user.caller, 2, NOW)).rejects.toEqual(refusal('NOT_FOUND'))
-    expect(await numbers(other)).toEqual([1, 2])
+    expect(await world.numbers(other)).toEqual([1, 2])
   })
 
   test('asked twice at once happens once', async () => {
@@ -154,9 +147,9 @@ describe('unlinking', () => {
     for (let i = 0; i < 4; i++) await world.link(user)
     await Promise.all([
       ...[2, 3, 4, 5].map((deviceId) => world.devices.unlink(user.caller, deviceId, NOW)),
-      ...[1, 2, 3].map(async () => join(user, await newCode(user))),
+      ...[1, 2, 3].map(async () => world.join(user, await world.newCode(user))),
     ])
-    const listed = await numbers(user)
+    const listed = await world.numbers(user)
     expect(listed).toEqual([1, 6, 7, 8])
     const [queues] = await world.sql`select count(*) from device_locks l join devices d using (device_key)
       join device_sequences using (device_key) where d.user_id = ${user.caller.userId}`

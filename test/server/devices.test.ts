@@ -5,17 +5,13 @@ import type { Caller } from '../../proto/route.ts'
 import { deviceRoutes } from '../../server/http/devices.ts'
 import { LINK_CODES_MAX_LIVE } from '../../server/linkcodes.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
+import { enrolmentJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
 import { holdLocks } from './barrier.ts'
 import { ALIVE, footprint } from './device-rows.ts'
 import { startOutsideIssuer } from './outside-issuer.ts'
-import { enrolment, enrolmentJson, NOW, openWorld, sibling, type World } from './relay-world.ts'
+import { enrolment, NOW, openWorld, REALM, refusal, sibling, type World } from './relay-world.ts'
 import { callRoute } from './routes.ts'
-
-type User = Awaited<ReturnType<World['register']>>
-
-const refusal = (code: string, message?: RegExp) =>
-  expect.objectContaining({ code, ...(message && { message: expect.stringMatching(message) }) })
 
 let db: TestDatabase
 let world: World
@@ -24,11 +20,6 @@ beforeAll(async () => {
   world = await openWorld(db.database)
 })
 afterAll(() => db?.close())
-
-const join = (user: User, code: string, more: { device?: TestDevice; nowMs?: number } = {}) =>
-  world.join(user, code, more)
-const newCode = (user: User, nowMs = NOW) => world.newCode(user, nowMs)
-const numbers = (user: User) => world.numbers(user)
 
 describe('linking', () => {
   test('adds a device under the same identity, which then has its own token', async () => {
@@ -62,49 +53,49 @@ describe('linking', () => {
 
   test('a code is good once, for ten minutes, for its user, and all refusals are one answer', async () => {
     const [user, other] = [await world.register(), await world.register()]
-    const used = await newCode(user)
-    await join(user, used)
+    const used = await world.newCode(user)
+    await world.join(user, used)
     const nobody = { ...user, caller: { ...user.caller, userId: '6f1f6d0e-6c1b-4f5e-9a0e-0d9a5f3f6b01' } }
     const tries = await Promise.allSettled([
-      join(user, used),
-      join(user, 'guess'),
-      join(user, ''),
-      newCode(other).then((code) => join(user, code)),
-      newCode(user).then((code) => join(user, code, { nowMs: NOW + LINK_CODE_TTL_MS })),
-      newCode(user).then((code) => join(nobody, code)),
+      world.join(user, used),
+      world.join(user, 'guess'),
+      world.join(user, ''),
+      world.newCode(other).then((code) => world.join(user, code)),
+      world.newCode(user).then((code) => world.join(user, code, { nowMs: NOW + LINK_CODE_TTL_MS })),
+      world.newCode(user).then((code) => world.join(nobody, code)),
     ])
     for (const each of tries) expect(each).toEqual({ status: 'rejected', reason: refusal('FORBIDDEN') })
     expect(new Set(tries.map((each) => (each as PromiseRejectedResult).reason.message)).size).toBe(1)
-    await join(user, await newCode(user), { nowMs: NOW + LINK_CODE_TTL_MS - 1 })
+    await world.join(user, await world.newCode(user), { nowMs: NOW + LINK_CODE_TTL_MS - 1 })
   })
 
   test('of two devices that race for one code, one gets in', async () => {
     const user = await world.register()
-    const code = await newCode(user)
+    const code = await world.newCode(user)
     const barrier = await holdLocks(
       db.database.reader,
       (tx) => tx`select 1 from accounts where user_id = ${user.caller.userId} for update`,
     )
-    const racing = Promise.allSettled([join(user, code), join(user, code), join(user, code)])
+    const racing = Promise.allSettled([world.join(user, code), world.join(user, code), world.join(user, code)])
     await barrier.waiting(3)
     await barrier.release()
     const tries = await racing
     expect(tries.filter((each) => each.status === 'fulfilled')).toHaveLength(1)
     for (const each of tries) if (each.status === 'rejected') expect(each.reason).toEqual(refusal('FORBIDDEN'))
-    expect(await numbers(user)).toEqual([1, 2])
+    expect(await world.numbers(user)).toEqual([1, 2])
   })
 
   test('of many with codes of their own, all get in under different numbers', async () => {
     const user = await world.register()
-    const codes = await Promise.all([1, 2, 3].map(() => newCode(user)))
-    const linked = await Promise.all(codes.map((code) => join(user, code)))
+    const codes = await Promise.all([1, 2, 3].map(() => world.newCode(user)))
+    const linked = await Promise.all(codes.map((code) => world.join(user, code)))
     expect(linked.map((each) => each.deviceId).sort()).toEqual([2, 3, 4])
   })
 
   test('a proof made for another code, purpose or time is refused, and the code stays good', async () => {
     const user = await world.register()
-    const code = await newCode(user)
-    const first = await newCode(user)
+    const code = await world.newCode(user)
+    const first = await world.newCode(user)
     const recorded = enrolment(sibling(user.device), { purpose: 'link', linkCode: first })
     await world.devices.link(user.caller.userId, { linkCode: first }, recorded, NOW)
     // Replayed as it was, and with a fresh code beside it.
@@ -122,39 +113,39 @@ describe('linking', () => {
         refusal('INVALID_REQUEST', message),
       )
     }
-    await join(user, code)
+    await world.join(user, code)
   })
 
   test('under another identity key is refused, and the code stays good', async () => {
     const user = await world.register()
-    const code = await newCode(user)
-    await expect(join(user, code, { device: new TestDevice() })).rejects.toEqual(
+    const code = await world.newCode(user)
+    await expect(world.join(user, code, { device: new TestDevice() })).rejects.toEqual(
       refusal('INVALID_REQUEST', /identity_key/),
     )
-    await join(user, code)
+    await world.join(user, code)
   })
 
   test('stops at ten devices, and the code stays good', async () => {
     const user = await world.register()
     const linked = []
     for (let i = 0; i < 9; i++) linked.push(await world.link(user))
-    const code = await newCode(user)
-    await expect(join(user, code)).rejects.toEqual(refusal('CONFLICT', /10 devices/))
-    expect(await numbers(user)).toHaveLength(10)
+    const code = await world.newCode(user)
+    await expect(world.join(user, code)).rejects.toEqual(refusal('CONFLICT', /10 devices/))
+    expect(await world.numbers(user)).toHaveLength(10)
     await world.devices.unlink(user.caller, 5, NOW)
-    await join(user, code)
-    expect(await numbers(user)).toEqual([1, 2, 3, 4, 6, 7, 8, 9, 10, 11])
+    await world.join(user, code)
+    expect(await world.numbers(user)).toEqual([1, 2, 3, 4, 6, 7, 8, 9, 10, 11])
   })
 
   test('waits for a send that holds a queue of the user', async () => {
     const user = await world.register()
-    const code = await newCode(user)
+    const code = await world.newCode(user)
     const order: string[] = []
     const barrier = await holdLocks(
       db.database.reader,
       (tx) => tx`select 1 from device_locks where device_key = ${user.caller.deviceKey} for no key update`,
     )
-    const linking = join(user, code).then(() => order.push('linked'))
+    const linking = world.join(user, code).then(() => order.push('linked'))
     await barrier.waiting(1)
     order.push('sent')
     await barrier.release()
@@ -171,11 +162,11 @@ describe('linking', () => {
       },
     })
     const user = await world.register()
-    const code = await newCode(user)
+    const code = await world.newCode(user)
     const request = enrolment(sibling(user.device), { purpose: 'link', linkCode: code })
     await expect(broken.devices.link(user.caller.userId, { linkCode: code }, request, NOW)).rejects.toThrow('no room')
-    expect(await numbers(user)).toEqual([1])
-    await join(user, code)
+    expect(await world.numbers(user)).toEqual([1])
+    await world.join(user, code)
   })
 })
 
@@ -196,14 +187,14 @@ describe('link codes', () => {
   test('are few: one too many voids the oldest', async () => {
     const user = await world.register()
     const codes = []
-    for (let i = 0; i <= LINK_CODES_MAX_LIVE; i++) codes.push(await newCode(user, NOW + i))
-    await expect(join(user, codes[0]!)).rejects.toEqual(refusal('FORBIDDEN'))
-    for (const code of codes.slice(1)) await join(user, code)
+    for (let i = 0; i <= LINK_CODES_MAX_LIVE; i++) codes.push(await world.newCode(user, NOW + i))
+    await expect(world.join(user, codes[0]!)).rejects.toEqual(refusal('FORBIDDEN'))
+    for (const code of codes.slice(1)) await world.join(user, code)
   })
 
   test('have 128 bits and are stored hashed', async () => {
     const user = await world.register()
-    const code = await newCode(user)
+    const code = await world.newCode(user)
     expect(Buffer.from(code, 'base64url')).toHaveLength(16)
     const rows = JSON.stringify(await world.sql`select link_codes::text from link_codes`)
     expect(rows).not.toContain(code)
@@ -253,8 +244,8 @@ describe('over HTTP', () => {
     })
     const { link_code } = answer.body as { link_code: string }
     const device = sibling(user.device)
-    const json = enrolmentJson(enrolment(device, { purpose: 'link', linkCode: link_code, name: 'Ann’s laptop' }))
-    const body = { ...json, user_id: user.caller.userId, link_code }
+    const linking = { linkCode: link_code, userId: user.caller.userId, nowMs: NOW, name: 'Ann’s laptop' }
+    const body = enrolmentJson(device, REALM, linking)
     const unlinkable = { ...body, link_code: undefined }
     await expect(callRoute(routes, 'POST', '/v1/devices', { body: unlinkable, nowMs: NOW })).rejects.toEqual(
       refusal('FORBIDDEN', /link_code/),
@@ -279,6 +270,6 @@ describe('over HTTP', () => {
       )
     }
     expect(await callRoute(routes, 'DELETE', '/v1/devices/2', as(user.caller))).toEqual({ status: 204 })
-    expect(await numbers(user)).toEqual([1])
+    expect(await world.numbers(user)).toEqual([1])
   })
 })

@@ -4,8 +4,8 @@ import type { RelayError } from '../../proto/errors.ts'
 import { isLoopback, operationRoutes } from '../../server/http/operations.ts'
 import { openObserve } from '../../server/observe.ts'
 import { voidAfterRestore } from '../../server/operator.ts'
+import { enrolmentJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
-import { registrationBody } from '../support/registration.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { callRoute } from './routes.ts'
 
@@ -19,7 +19,7 @@ const register = () =>
   fetch(`${relay.url}/v1/accounts`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify(registrationBody(new TestDevice(), { realm: relay.config.realm })),
+    body: JSON.stringify(enrolmentJson(new TestDevice(), relay.realm, { oneTime: 12, kyberOneTime: 8 })),
   })
 
 test('alive and ready', async () => {

@@ -1,5 +1,6 @@
 // The account side of a relay on a real database, without sockets: tokens, directory, accounts, devices, usernames.
 import type { IdentityKeyPair } from '@signalapp/libsignal-client'
+import { expect } from 'vitest'
 import { type Directory, openDirectory } from '../../keys/directory.ts'
 import { type IdentityClaim, identityProofMessage } from '../../keys/verify.ts'
 import type { Caller } from '../../proto/route.ts'
@@ -73,6 +74,10 @@ export async function openWorld(
 export const sibling = (device: TestDevice, registrationId?: number): TestDevice =>
   new TestDevice({ identity: device.identity, ...(registrationId && { registrationId }) })
 
+/** What a refusal looks like, for rejects.toEqual. */
+export const refusal = (code: string, message?: RegExp): unknown =>
+  expect.objectContaining({ code, ...(message && { message: expect.stringMatching(message) }) })
+
 type EnrolmentOptions = Partial<IdentityClaim> & {
   /** Who signs the proof; default: the device's own identity. */
   signer?: IdentityKeyPair
@@ -108,25 +113,5 @@ export function enrolment(device: TestDevice, options: EnrolmentOptions = {}): E
       oneTimeKyberPrekeys: device.makeKyberPrekeys(oneTime, 2),
     },
     identityProof: { timestampMs: claim.timestampMs, signature: signer.privateKey.sign(message) },
-  }
-}
-
-/** The JSON body of an enrolment. */
-export function enrolmentJson({ name, registrationId, identityKey, keys, identityProof }: Enrolment) {
-  const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
-  const prekey = (key: { keyId: number; publicKey: Uint8Array; signature?: Uint8Array }) => ({
-    key_id: key.keyId,
-    public_key: text(key.publicKey),
-    ...(key.signature && { signature: text(key.signature) }),
-  })
-  return {
-    name,
-    registration_id: registrationId,
-    identity_key: text(identityKey),
-    signed_prekey: prekey(keys.signedPrekey),
-    last_resort_kyber_prekey: keys.lastResortKyberPrekey && prekey(keys.lastResortKyberPrekey),
-    one_time_prekeys: keys.oneTimePrekeys.map(prekey),
-    one_time_kyber_prekeys: keys.oneTimeKyberPrekeys.map(prekey),
-    identity_proof: { timestamp_ms: identityProof.timestampMs, signature: text(identityProof.signature) },
   }
 }

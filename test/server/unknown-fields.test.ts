@@ -1,8 +1,8 @@
 // One rule for fields nobody knows, on every route: refused, by name. [H-1]
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Client, type HttpAnswer, request } from '../support/client.ts'
+import { enrolmentJson, prekeyJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
-import { registrationBody } from '../support/registration.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
 let relay: TestRelay
@@ -38,7 +38,7 @@ test('every JSON body of every route is closed, at every depth', async () => {
   expect(bodies.flatMap(({ route, schema }) => open(schema, route))).toEqual([])
 })
 
-const enrolment = () => registrationBody(new TestDevice(), { realm: relay.realm })
+const enrolment = () => enrolmentJson(new TestDevice(), relay.realm)
 
 test.each<[string, string, () => Promise<HttpAnswer>]>([
   [
@@ -65,11 +65,8 @@ test.each<[string, string, () => Promise<HttpAnswer>]>([
     'one_time_prekeys[1].signature',
     () => {
       const [first, second] = client.device.makeOneTimePrekeys(2, 100)
-      const key = (each: typeof first) => ({
-        key_id: each!.keyId,
-        public_key: Buffer.from(each!.publicKey).toString('base64'),
-      })
-      return client.put('/v1/keys', { one_time_prekeys: [key(first), { ...key(second), signature: '' }] })
+      const one_time_prekeys = [prekeyJson(first!), { ...prekeyJson(second!), signature: '' }]
+      return client.put('/v1/keys', { one_time_prekeys })
     },
   ],
   ['the digest check', 'algorithm', () => client.post('/v1/keys/check', { digest: 'AAAA', algorithm: 'sha256' })],
@@ -93,8 +90,8 @@ test.each<[string, string, () => Promise<HttpAnswer>]>([
 test('nothing of such a request is stored', async () => {
   const before = (await client.get('/v1/keys')).body
   const [key] = client.device.makeOneTimePrekeys(1, 200)
-  const one = { key_id: key!.keyId, public_key: Buffer.from(key!.publicKey).toString('base64') }
-  expect((await client.put('/v1/keys', { one_time_prekeys: [one], one_time_keys: [] })).status).toBe(400)
+  const body = { one_time_prekeys: [prekeyJson(key!)], one_time_keys: [] }
+  expect((await client.put('/v1/keys', body)).status).toBe(400)
   expect((await client.get('/v1/keys')).body).toEqual(before)
 })
 

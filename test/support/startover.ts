@@ -1,16 +1,8 @@
 // A client that lost everything but its identity key: new keys under a new registration id, in place of the old. [K-8]
 import { AddressBook } from './addressbook.ts'
+import { prekeyJson } from './enrolment.ts'
 import { TestDevice } from './keys.ts'
 import type { Messenger } from './messenger.ts'
-
-const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64')
-
-/** A prekey as PUT /v1/keys takes it. [H-6] */
-export const prekeyJson = (key: { keyId: number; publicKey: Uint8Array; signature?: Uint8Array }) => ({
-  key_id: key.keyId,
-  public_key: base64(key.publicKey),
-  ...(key.signature && { signature: base64(key.signature) }),
-})
 
 /** Forgets sessions, prekeys and addresses; publishes two fresh one-time keys of a kind. */
 export async function startOver(messenger: Messenger): Promise<void> {
