@@ -18,6 +18,8 @@ export type RelayDeps = {
   acks: Acks
   sessions: Sessions
   observe: Observe
+  /** Bytes of sends being worked on; one for all connections. */
+  load: { bytes: number }
   /** Checks a token for Reauthenticate. @throws RelayError UNAUTHENTICATED. */
   admit(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
   /** The relay is on its way down: what is in the pipeline commits, nothing new gets in. */
@@ -28,6 +30,8 @@ export type RelayDeps = {
 const MALFORMED_MAX = 5
 /** Frames of one socket being worked on; beyond it the answer is OVERLOADED. I10 */
 const IN_WORK_MAX = 1_000
+/** Bytes of sends being worked on, over all connections: they wait here while the database does not answer. I10 */
+const IN_WORK_MAX_BYTES = 64 * 1024 * 1024
 /** By then another node, or this one's successor, answers. */
 const GOING_AWAY_RETRY_MS = 1_000
 
@@ -64,16 +68,21 @@ export class Line {
     }
     this.malformed = 0
     this.deps.observe.metrics.framesIn.inc({ kind: frame.kind })
-    if (this.inWork >= IN_WORK_MAX) {
-      const busy = new RelayError('OVERLOADED', 'too many requests on this connection', { retryAfterMs: 1000 })
+    const { load } = this.deps
+    // Only sends hold much; acks and syncs, which drain, are never refused for the sake of others.
+    const weight = frame.kind === 'send' ? bytes.length : 0
+    if (this.inWork >= IN_WORK_MAX || load.bytes + weight > IN_WORK_MAX_BYTES) {
+      const busy = new RelayError('OVERLOADED', 'too many requests at once', { retryAfterMs: 1000 })
       this.refuse(frame.kind, frame.requestId, busy)
       return
     }
     this.inWork++
+    load.bytes += weight
     this.work(frame)
       .catch((error: unknown) => this.refuse(frame.kind, frame.requestId, error))
       .finally(() => {
         this.inWork--
+        load.bytes -= weight
       })
   }
 

@@ -150,6 +150,7 @@ export async function startRelay(
         mailbox,
         acks,
         observe,
+        load: { bytes: 0 },
         maxConnections: config.maxConnections,
         draining: () => draining,
       }),

@@ -2,6 +2,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { sealpost } from '../../proto/generated/relay.js'
 import { BUFFERED_MAX_BYTES, PAGE_MAX_BYTES } from '../../proto/limits.ts'
 import { commitUnannounced, numberOf } from '../support/backlog.ts'
 import type { Client, Socket } from '../support/client.ts'
@@ -11,6 +12,7 @@ import { openRig, type Rig } from '../support/rig.ts'
 
 setFlagsFromString('--expose-gc')
 const gc = runInNewContext('gc') as () => void
+const { ErrorCode } = sealpost.v1
 const MiB = 1024 * 1024
 
 let relay: TestRelay
@@ -31,6 +33,13 @@ const heapBytes = (): number => {
 }
 const commit = ({ alice, bob, conversation }: Pair, count: number, bytes: number) =>
   commitUnannounced(relay.db.database.sql, { from: alice, to: bob, conversation, count, bytes })
+function deferred(): { promise: Promise<void>; resolve: () => void } {
+  let resolve!: () => void
+  const promise = new Promise<void>((done) => {
+    resolve = done
+  })
+  return { promise, resolve }
+}
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** Takes what comes, acks it a hundred at a time; nothing is kept. @returns when so many came, in order. */
@@ -130,4 +139,35 @@ it('a flood of requests nobody reads the answers of is bounded, and the others a
   await from.close()
   expect(heapBytes() - before).toBeLessThan(32 * MiB)
   socket.ws.terminate()
+}, 60_000)
+
+it('sends that wait for the database are bounded in bytes; what is too much is OVERLOADED and may come again', async () => {
+  const { alice, bob, conversation } = await pair(relay)
+  const from = await alice.live()
+  const large = () => {
+    const content = Buffer.alloc(96 * 1024)
+    const recipients = Array.from({ length: 9 }, (_, i) => ({ ...bob.to(content), deviceId: i + 1 }))
+    return from.send(conversation, recipients)
+  }
+  const refusals: number[] = []
+  let asked: ReturnType<Socket['send']>[] = []
+  await relay.db.database.sql.begin(async (tx) => {
+    await tx`set local idle_in_transaction_session_timeout = 0`
+    // Who is in the conversation cannot be read: nothing gets further than that.
+    await tx`lock table conversations in access exclusive mode`
+    asked = Array.from({ length: 100 }, large)
+    const { promise, resolve } = deferred()
+    for (const each of asked)
+      each.then(({ error }) => {
+        refusals.push(error!.code!)
+        resolve()
+      })
+    await promise
+  })
+  const answers = await Promise.all(asked)
+  expect(refusals[0]).toBe(ErrorCode.ERROR_CODE_OVERLOADED)
+  const overloaded = answers.filter(({ error }) => error?.code === ErrorCode.ERROR_CODE_OVERLOADED)
+  expect(overloaded.every(({ error }) => error!.retryAfterMs! > 0)).toBe(true)
+  expect((await from.send(conversation, [bob.to()])).messageAccepted).toBeTruthy()
+  await from.close()
 }, 60_000)

@@ -50,6 +50,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
       mailbox: null as never,
       acks: new Acks(writer),
       observe: openObserve({ level: 'silent', format: 'json' }),
+      load: { bytes: 0 },
       maxConnections: 100,
       draining: () => false,
     }),
