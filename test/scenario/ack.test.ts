@@ -86,6 +86,7 @@ it('an ack that a displaced session sent before it was closed is valid', async (
   await older.sync()
   let newer: Promise<Awaited<ReturnType<Client['connect']>>> | null = null
   await sql.begin(async (tx) => {
+    await tx`set local idle_in_transaction_session_timeout = 0`
     // The ack's statement stands in line while the newer connection takes over.
     await tx`select 1 from message_deliveries_waiting where message_id = any(${ids}::uuid[]) for update`
     older.write({ ack: { messageIds: bytesOfAll(ids) } })

@@ -225,6 +225,7 @@ describe('one sync at a time, and live around it', () => {
     const { sql } = relay.db.database
     let to!: Socket
     await sql.begin(async (tx) => {
+      await tx`set local idle_in_transaction_session_timeout = 0`
       // The session's first read waits here.
       await tx`lock table device_sequences in access exclusive mode`
       to = await Socket.open(relay.url, bob.token)
