@@ -1,6 +1,7 @@
 // One consumer per device: the newer connection wins (I6) [C-5].
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
+import { StartError } from '../../server/config.ts'
 import { Client, idOf, Socket } from '../support/client.ts'
 import { pair } from '../support/pair.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
@@ -113,4 +114,13 @@ it('devices of one user do not displace each other', async () => {
   await two.fence()
   expect([one.closed, two.closed]).toEqual([null, null])
   await Promise.all([one.close(), two.close()])
+})
+
+it('a second relay on the same port is refused with one clear line, and the first one goes on', async () => {
+  const port = Number(new URL(relay.url).port)
+  const second = testRelay({ config: { port } })
+  await expect(second).rejects.toThrow(StartError)
+  await expect(second).rejects.toThrow(new RegExp(`^[^\\n]*${port}[^\\n]*in use[^\\n]*$`))
+  const alice = await Client.register(relay)
+  await (await alice.live()).close()
 })
