@@ -1,7 +1,7 @@
 // Bundles: [K-4], [K-6], [K-7], and a libsignal session opened from them.
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Counts, DeviceBundle, Target } from '../../keys/prekeys.ts'
+import type { Counts, Target } from '../../keys/prekeys.ts'
 import { keyDigest } from '../../keys/verify.ts'
 import { PREKEY, TestDevice } from '../support/keys.ts'
 import { type Enrolled, openWorld, stranger, upload, type World } from './world.ts'
@@ -11,11 +11,6 @@ beforeAll(async () => {
   world = await openWorld()
 })
 afterAll(() => world.close())
-
-const claim = async (target: Enrolled): Promise<DeviceBundle> => {
-  const [user] = await world.directory.bundles(stranger(), [{ userId: target.userId, deviceId: target.deviceId }])
-  return user!.devices[0]!
-}
 
 async function stocked(ec: number, kyber: number): Promise<Enrolled> {
   const caller = await world.enrol()
@@ -39,7 +34,7 @@ test('first in, first out: by upload and place in it, not by id', async () => {
   )
   expect((await world.directory.counts(caller.deviceKey)).oneTime).toEqual({ count: 4, oldestId: 50, highestId: 50 })
   const got = []
-  for (let i = 0; i < 4; i++) got.push(await claim(caller))
+  for (let i = 0; i < 4; i++) got.push(await world.claim(caller))
   expect(got.map((bundle) => bundle.oneTimePrekey?.keyId)).toEqual([50, 7, 30, 1])
   expect(got.map((bundle) => bundle.kyberPrekey?.keyId)).toEqual([50, 7, 30, 1])
   expect(got.map((bundle) => Uint8Array.from(bundle.oneTimePrekey!.publicKey)).slice(0, 3)).toEqual(
@@ -50,17 +45,17 @@ test('first in, first out: by upload and place in it, not by id', async () => {
 test('a Kyber one-time key leaves once, then the last-resort key, each time, and its owner is told', async () => {
   const caller = await stocked(0, 1)
   const lastResort = async () => (await world.directory.counts(caller.deviceKey)).lastResort
-  expect((await claim(caller)).kyberPrekey?.keyId).toBe(0)
+  expect((await world.claim(caller)).kyberPrekey?.keyId).toBe(0)
   expect((await lastResort())?.used).toBe(false)
   for (let i = 0; i < 3; i++) {
-    expect((await claim(caller)).kyberPrekey?.keyId).toBe(1000)
+    expect((await world.claim(caller)).kyberPrekey?.keyId).toBe(1000)
     expect((await lastResort())?.used).toBe(true)
   }
 })
 
 test('highest id and explicit zero survive claims', async () => {
   const caller = await stocked(3, 2)
-  for (let i = 0; i < 5; i++) await claim(caller)
+  for (let i = 0; i < 5; i++) await world.claim(caller)
   const counts = await world.directory.counts(caller.deviceKey)
   expect(counts.oneTime).toEqual({ count: 0, oldestId: null, highestId: 2 })
   expect(counts.kyberOneTime).toEqual({ count: 0, oldestId: null, highestId: 1000 })
@@ -70,8 +65,8 @@ test('X3DH-only devices are served without Kyber', async () => {
   const caller = await world.enrol({
     keys: (device) => ({ signedPrekey: device.makeSignedPrekey(1), oneTimePrekeys: device.makeOneTimePrekeys(1) }),
   })
-  expect(await claim(caller)).toMatchObject({ oneTimePrekey: { keyId: 0 }, kyberPrekey: null })
-  expect(await claim(caller)).toMatchObject({ oneTimePrekey: null, kyberPrekey: null })
+  expect(await world.claim(caller)).toMatchObject({ oneTimePrekey: { keyId: 0 }, kyberPrekey: null })
+  expect(await world.claim(caller)).toMatchObject({ oneTimePrekey: null, kyberPrekey: null })
 })
 
 test('a device without a signed prekey has no bundle and loses nothing', async () => {

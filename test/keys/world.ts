@@ -1,8 +1,9 @@
 // A directory on a database of its own, with devices enrolled as the server would: for the tests of this folder.
 import { randomUUID } from 'node:crypto'
+import { expect } from 'vitest'
 import type { FetchBudget } from '../../keys/budget.ts'
 import { type Directory, type DirectoryOptions, type KeyCaller, openDirectory } from '../../keys/directory.ts'
-import type { DeviceKeys, Upload } from '../../keys/prekeys.ts'
+import type { DeviceBundle, DeviceKeys, Upload } from '../../keys/prekeys.ts'
 import { verifyKeys } from '../../keys/verify.ts'
 import type { Sql } from '../../server/database.ts'
 import { testDatabase } from '../support/database.ts'
@@ -44,6 +45,14 @@ export type World = {
     registrationId?: number
     keys?: (device: TestDevice) => Partial<DeviceKeys>
   }): Promise<Enrolled>
+  /** The bundle of a device for somebody who never asked before. */
+  claim(target: Enrolled): Promise<DeviceBundle>
+  /** Claims until nothing is left. @returns the ids of the one-time keys handed out; last-resort keys have ids from 1000. */
+  drain(target: Enrolled): Promise<{ ec: number[]; kyber: number[] }>
+  /** All rows of a device, for "nothing changed". */
+  rowsOf(device: Enrolled): Promise<unknown>
+  /** Publishes and expects the refusal, with nothing stored. */
+  refused(caller: Enrolled, part: Partial<Upload>, code: string, message: RegExp): Promise<void>
   close(): Promise<void>
 }
 
@@ -54,7 +63,41 @@ export async function openWorld(): Promise<World> {
   const open = (options: Partial<DirectoryOptions> = {}): Directory =>
     openDirectory({ sql, clock: () => clock.nowMs, budget: unlimited, ...options })
   const directory = open()
+  const claim = async ({ userId, deviceId }: Enrolled): Promise<DeviceBundle> => {
+    const [user] = await directory.bundles(stranger(), [{ userId, deviceId }])
+    return user!.devices[0]!
+  }
+  const rowsOf = async ({ deviceKey }: Enrolled): Promise<unknown> => {
+    const tables = ['devices', 'signed_prekeys', 'one_time_prekeys', 'kyber_prekeys', 'tombstones', 'highest_ids']
+    return Promise.all(
+      tables.map(async (table) => [
+        ...(await sql`select * from ${sql(`keys.${table}`)} where device_key = ${deviceKey} order by 1, 2, 3`),
+      ]),
+    )
+  }
   return {
+    claim,
+    async drain(target) {
+      const ec: number[] = []
+      const kyber: number[] = []
+      for (;;) {
+        const { oneTimePrekey, kyberPrekey } = await claim(target)
+        if (oneTimePrekey) ec.push(oneTimePrekey.keyId)
+        const lastResort = kyberPrekey === null || kyberPrekey.keyId >= 1000
+        if (!lastResort) kyber.push(kyberPrekey.keyId)
+        if (!oneTimePrekey && lastResort) return { ec, kyber }
+      }
+    },
+    rowsOf,
+    async refused(caller, part, code, message) {
+      const before = await rowsOf(caller)
+      await expect(directory.publish(caller, upload(part))).rejects.toMatchObject({
+        name: 'RelayError',
+        code,
+        message: expect.stringMatching(message),
+      })
+      expect(await rowsOf(caller)).toEqual(before)
+    },
     ...{ url: db.url, sql, directory, clock, open, close: db.close },
     async enrol({ of, deviceId = of ? of.deviceId + 1 : 1, registrationId = 4711, keys } = {}) {
       const device = new TestDevice({ registrationId, ...(of && { identity: of.device.identity }) })

@@ -40,6 +40,19 @@ export function recording(sql: Sql): { conversations: Conversations; fannedOut: 
   return { conversations, fannedOut, changed }
 }
 
+/** Ann, creator and admin of every group made here; Bob and Cy, its members; Eve, who is in none. */
+export async function openGroups(sql: Sql) {
+  const { conversations, changed } = recording(sql)
+  const [ann, bob, cy, eve] = (await makeUsers(sql, 4)) as [Uuid, Uuid, Uuid, Uuid]
+  const group = async (userIds = [bob, cy]): Promise<Uuid> =>
+    (await conversations.createGroup(by(ann), { userIds, name: 'hill', description: 'walks' })).conversationId
+  const read = (id: Uuid, reader = ann) => conversations.read(id, reader, { afterRevision: 0, limit: 100 })
+  /** The active members' roles by user. */
+  const roles = async (id: Uuid, reader = ann) =>
+    Object.fromEntries((await read(id, reader)).members.map((each) => [each.userId, each.role]))
+  return { conversations, changed, ann, bob, cy, eve, group, read, roles }
+}
+
 /** A change asked for by this user. */
 export const by = (caller: Uuid, more: Partial<ChangeRequest> = {}): ChangeRequest => ({
   caller,
