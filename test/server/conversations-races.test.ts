@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Uuid } from '../../proto/ids.ts'
 import type { Conversations } from '../../server/conversations.ts'
 import type { Sql, Transaction } from '../../server/database.ts'
-import { addDevices, by, makeUsers, pileUp, recording } from '../support/conversations.ts'
+import { by, makeUsers, pileUp, recording } from '../support/conversations.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
+import { addDevices } from '../support/population.ts'
 
 let db: TestDatabase
 let sql: Sql

@@ -1,32 +1,17 @@
-// Users with devices that have queues, and conversations among them, straight in the database: no keys, no tokens.
-import { randomBytes, randomUUID } from 'node:crypto'
+// Conversations on a real database, without routes or sockets: changes asked for, their refusals, and steps that meet.
 import type { RelayError } from '../../proto/errors.ts'
 import type { Uuid } from '../../proto/ids.ts'
 import type { ChangeRequest } from '../../server/conversation-change.ts'
 import { Conversations } from '../../server/conversations.ts'
 import type { Sql, Transaction } from '../../server/database.ts'
 import type { Committed } from '../../server/frames.ts'
+import { populate } from './population.ts'
 
 export const NOW = Date.UTC(2026, 0, 2, 3, 4, 5, 678)
 
 /** So many users with so many devices each. */
-export async function makeUsers(sql: Sql, count: number, devicesEach = 1): Promise<Uuid[]> {
-  const users = Array.from({ length: count }, () => randomUUID())
-  await sql`insert into accounts (user_id) select u from unnest(${users}::uuid[]) u`
-  for (let deviceId = 1; deviceId <= devicesEach; deviceId++) await sql.begin((tx) => addDevices(tx, users, deviceId))
-  return users
-}
-
-/** One more device for each of the users; returns the device keys. */
-export async function addDevices(sql: Sql | Transaction, users: Uuid[], deviceId: number): Promise<number[]> {
-  const rows = await sql<{ device_key: number }[]>`
-    insert into devices (device_uuid, user_id, device_id, secret_hash)
-    select gen_random_uuid(), u, ${deviceId}, ${randomBytes(32)} from unnest(${users}::uuid[]) u returning device_key`
-  const keys = rows.map((each) => each.device_key)
-  await sql`insert into device_locks (device_key) select k from unnest(${keys}::bigint[]) k`
-  await sql`insert into device_sequences (device_key, last) select k, 0 from unnest(${keys}::bigint[]) k`
-  return keys
-}
+export const makeUsers = async (sql: Sql, count: number, devicesEach = 1): Promise<Uuid[]> =>
+  (await populate(sql, count, devicesEach)).map((each) => each.userId)
 
 /** Conversations on this database, with what they fanned out and dropped from caches, in order. */
 export function recording(sql: Sql): { conversations: Conversations; fannedOut: Committed[][]; changed: Uuid[] } {

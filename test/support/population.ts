@@ -1,7 +1,7 @@
 // Users with devices, registration ids and queues, and conversations of theirs, straight in the database: thousands in a moment.
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { Uuid } from '../../proto/ids.ts'
-import type { Sql } from '../../server/database.ts'
+import type { Sql, Transaction } from '../../server/database.ts'
 import type { RosterDevice } from '../../server/rosters.ts'
 
 export type Person = { userId: Uuid; devices: RosterDevice[] }
@@ -14,20 +14,26 @@ export async function populate(sql: Sql, users: number, devicesEach = 1): Promis
   await sql`insert into keys.identities (user_id, identity_key)
     select u, decode('05', 'hex') || sha256(u::text::bytea) from unnest(${ids}::uuid[]) u`
   for (let deviceId = 1; deviceId <= devicesEach; deviceId++) {
-    const rows = await sql<{ user_id: Uuid; device_key: number }[]>`
-      insert into devices (device_uuid, user_id, device_id, secret_hash)
-      select gen_random_uuid(), u, ${deviceId}, ${randomBytes(32)} from unnest(${ids}::uuid[]) with ordinality x(u, n) order by n
-      returning user_id, device_key`
-    const keys = new Map(rows.map((row) => [row.user_id, row.device_key]))
-    for (const { userId, devices } of people)
-      devices.push({ deviceKey: keys.get(userId)!, userId, deviceId, registrationId: 100 + deviceId })
-    const all = [...keys.values()]
-    await sql`insert into keys.devices (device_key, user_id, device_id, registration_id)
-      select device_key, user_id, device_id, ${100 + deviceId} from devices where device_key = any(${all}::bigint[])`
-    await sql`insert into device_locks (device_key) select k from unnest(${all}::bigint[]) k`
-    await sql`insert into device_sequences (device_key, last) select k, 0 from unnest(${all}::bigint[]) k`
+    const keys = await addDevices(sql, ids, deviceId)
+    for (const [i, { userId, devices }] of people.entries())
+      devices.push({ deviceKey: keys[i]!, userId, deviceId, registrationId: 100 + deviceId })
   }
   return people
+}
+
+/** One more device for each of the users. @returns their keys, in the users' order and ascending. */
+export async function addDevices(sql: Sql | Transaction, users: Uuid[], deviceId: number): Promise<number[]> {
+  const rows = await sql<{ user_id: Uuid; device_key: number }[]>`
+    insert into devices (device_uuid, user_id, device_id, secret_hash)
+    select gen_random_uuid(), u, ${deviceId}, ${randomBytes(32)} from unnest(${users}::uuid[]) with ordinality x(u, n) order by n
+    returning user_id, device_key`
+  const keys = rows.map((row) => row.device_key)
+  await sql`insert into keys.devices (device_key, user_id, device_id, registration_id)
+    select device_key, user_id, device_id, ${100 + deviceId} from devices where device_key = any(${keys}::bigint[])`
+  await sql`insert into device_locks (device_key) select k from unnest(${keys}::bigint[]) k`
+  await sql`insert into device_sequences (device_key, last) select k, 0 from unnest(${keys}::bigint[]) k`
+  const keyOf = new Map(rows.map((row) => [row.user_id, row.device_key]))
+  return users.map((user) => keyOf.get(user)!)
 }
 
 /** A conversation of these users: direct when there are two and nothing else is said. */
