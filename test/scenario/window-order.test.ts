@@ -1,5 +1,5 @@
 // Announcements that come late, twice, in any order or never, offered to one session on a real socket and queue. I4
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { WINDOW_MAX_MESSAGES } from '../../proto/limits.ts'
 import type { Delivery } from '../../server/frames.ts'
 import type { Session } from '../../server/session.ts'
@@ -24,6 +24,7 @@ afterAll(async () => {
   await relay.close()
 })
 beforeEach(async () => {
+  rig.afterRead = async () => {}
   users = await pair(relay)
   // The group's own event is the only thing that was ever there.
   tail = 1
@@ -126,4 +127,61 @@ it('a closed session takes announcements and does nothing', async () => {
   session.hear(Number.POSITIVE_INFINITY)
   expect(await socket.end()).toBe(4409)
   expect(socket.envelopes()).toEqual([])
+})
+
+describe('committed and announced between a read and its use', () => {
+  it("of a sync's last page: it comes live, behind QueueEmpty", async () => {
+    await committed(2)
+    let late: Delivery[] = []
+    rig.afterRead = async () => {
+      rig.afterRead = async () => {}
+      late = await committed(2)
+      for (const row of late) session.offer(row)
+    }
+    const page = await socket.sync()
+    expect(page.messages?.length).toBe(2)
+    expect(page.hasMore).toBe(false)
+    while (socket.frames.length < 3) await socket.fence()
+    expect(socket.frames.map((frame) => frame.body)).toEqual(['queueEmpty', 'envelope', 'envelope'])
+    expect(await arrived(2)).toEqual([0, 1])
+  })
+
+  it('of what waits at connect: it comes behind Hello', async () => {
+    socket.ws.terminate()
+    rig.afterRead = async () => {
+      rig.afterRead = async () => {}
+      for (const row of await committed(2)) rig.session(deviceKey)?.offer(row)
+    }
+    const deviceKey = users.bobKey
+    const again = await rig.connect(users.bob)
+    socket = again.socket
+    expect(await arrived(2)).toEqual([0, 1])
+  })
+
+  it('of a catch-up: nothing is doubled, nothing left behind', async () => {
+    const first = await committed(2)
+    rig.afterRead = async () => {
+      rig.afterRead = async () => {}
+      // The announcement of what was just read, and of one more.
+      for (const row of [...first, ...(await committed(1))]) session.offer(row)
+    }
+    session.hear(Number.POSITIVE_INFINITY)
+    const got = [await socket.next('envelope'), await socket.next('envelope'), await socket.next('envelope')]
+    const sequences = got.map((each) => each.sequence!)
+    expect(sequences).toEqual([tail - 2, tail - 1, tail])
+    await socket.fence()
+    expect(socket.envelopes()).toEqual([])
+  })
+
+  it('an ack that frees the window while the pump reads wakes it again', async () => {
+    const rows = await committed(WINDOW_MAX_MESSAGES + 100)
+    session.hear(Number.POSITIVE_INFINITY)
+    const got = []
+    while (got.length < rows.length) {
+      const envelope = await socket.next('envelope')
+      got.push(numberOf(envelope.ciphertext?.content))
+      socket.write({ ack: { messageIds: [envelope.messageId!] } })
+    }
+    expect(got).toEqual(range(rows.length))
+  })
 })

@@ -1,6 +1,7 @@
 // The socket half of a relay without sends, fan-out and re-poll: the test is the one who announces rows to its sessions.
 import { openDirectory } from '../../keys/directory.ts'
 import { Acks } from '../../server/acks.ts'
+import type { Sql } from '../../server/database.ts'
 import type { Delivery } from '../../server/frames.ts'
 import { openObserve } from '../../server/observe.ts'
 import { Queue } from '../../server/queue.ts'
@@ -16,9 +17,31 @@ import type { TestDatabase } from './database.ts'
 export type Rig = {
   /** A connection of that client's device, Hello taken. */
   connect(client: Client): Promise<{ socket: Socket; session: Session }>
+  /** The session of a device, from the moment its socket is open. */
+  session(deviceKey: number): Session | undefined
   /** Its rows after a sequence, as the queue holds them: to be offered. */
   rows(client: Client, after: number): Promise<Delivery[]>
+  /** Called between a session's read of its queue and what the session does with it. */
+  afterRead: () => Promise<void>
   close(): void
+}
+
+class PausingQueue extends Queue {
+  readonly pause: () => Promise<void>
+  constructor(reader: Sql, pause: () => Promise<void>) {
+    super(reader)
+    this.pause = pause
+  }
+  override async start(deviceKey: number): ReturnType<Queue['start']> {
+    const start = await super.start(deviceKey)
+    await this.pause()
+    return start
+  }
+  override async page(...read: Parameters<Queue['page']>): ReturnType<Queue['page']> {
+    const page = await super.page(...read)
+    await this.pause()
+    return page
+  }
 }
 
 export async function openRig({ database }: TestDatabase): Promise<Rig> {
@@ -27,6 +50,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
     throw error
   }
   const queue = new Queue(reader)
+  const pausing = new PausingQueue(reader, () => rig.afterRead())
   const sessions = new Sessions({ queue, clock: Date.now, report })
   const admit = async (token: string | null) => {
     const [userId, deviceId, deviceKey] = token!.split('_')
@@ -43,7 +67,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
       admit,
       hello: { realm: 'https://rig.test', queueMessages: 1, queueTtlMs: 1 },
       clock: Date.now,
-      queue,
+      queue: pausing,
       sessions,
       directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
       // No test of the rig sends.
@@ -55,7 +79,8 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
       draining: () => false,
     }),
   })
-  return {
+  const rig: Rig = {
+    afterRead: async () => {},
     async connect(client) {
       const deviceKey = await deviceKeyOf(sql, client)
       const token = `${client.userId}_${client.deviceId}_${deviceKey}`
@@ -63,9 +88,11 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
       await socket.next('hello')
       return { socket, session: sessions.get(deviceKey)! }
     },
+    session: (deviceKey) => sessions.get(deviceKey),
     async rows(client, after) {
       return (await queue.page(await deviceKeyOf(sql, client), after, 10_000, Number.MAX_SAFE_INTEGER)).deliveries
     },
     close: () => listener.close(),
   }
+  return rig
 }
