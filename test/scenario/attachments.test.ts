@@ -6,7 +6,7 @@ import type { Client } from '../support/client.ts'
 import { pair } from '../support/pair.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
-const { Priority } = sealpost.v1
+const { ErrorCode, Priority } = sealpost.v1
 
 let relay: TestRelay
 let alice: Client
@@ -67,4 +67,18 @@ it('texts that look like SQL arrays or NULL stay texts', async () => {
   expect(got.map((each) => each.ciphertext?.attachmentUrl)).toEqual(texts)
   expect(got.map((each) => each.ciphertext?.thumbnailUrl)).toEqual(texts)
   await Promise.all([from.close(), to.close()])
+})
+
+it('a NUL character is refused by the name of its field, before it comes near the database', async () => {
+  const from = await alice.live()
+  for (const [field, more] of [
+    ['attachment_url', { attachmentUrl: 'https://files.example/\0' }],
+    ['thumbnail_url', { thumbnailUrl: '\0' }],
+  ] as const) {
+    const { error } = await from.send(conversation, [bob.to()], more)
+    expect(error?.code).toBe(ErrorCode.ERROR_CODE_INVALID_REQUEST)
+    expect(error?.message).toContain(field)
+  }
+  expect(relay.logged.filter((line) => JSON.parse(line).level >= 40)).toEqual([])
+  await from.close()
 })

@@ -105,6 +105,8 @@ describe('a direct conversation', () => {
     expect(answers.filter((each) => !each.messageAccepted!.duplicate).length).toBe(1)
     await to.fence()
     expect(to.envelopes().length).toBe(1)
+    // They share one promise: the database never saw two.
+    expect(relay.logged.filter((line) => JSON.parse(line).level >= 50)).toEqual([])
     await Promise.all([from.close(), to.close()])
   })
 
