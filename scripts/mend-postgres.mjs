@@ -18,6 +18,7 @@ const mended = `  function nextWrite(fn) {
 
 const code = readFileSync(file, 'utf8')
 if (!code.includes(mended)) {
-  if (!code.includes(broken)) throw new Error('postgres.js has changed: see whether scripts/mend-postgres.mjs is still needed')
+  if (!code.includes(broken))
+    throw new Error('postgres.js has changed: see whether scripts/mend-postgres.mjs is still needed')
   writeFileSync(file, code.replace(broken, mended))
 }
