@@ -1,6 +1,7 @@
 // The door of the socket: who may come in, and what an open connection is connected to. [C-1] [C-3]
 import type { Directory } from '../keys/directory.ts'
 import { RelayError } from '../proto/errors.ts'
+import { FRAME_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
@@ -23,6 +24,9 @@ export type ReceptionDeps = Omit<RelayDeps, 'admit'> & {
 }
 
 const RETRY_MS = 1_000
+/** What a connection may send before its Hello. I10 */
+const EARLY_MAX_FRAMES = 64
+const EARLY_MAX_BYTES = 2 * FRAME_MAX_BYTES
 
 /** @returns what socket.ts asks about every upgrade. */
 export function openSession(deps: ReceptionDeps): (token: string | null, address: string) => Promise<Admission> {
@@ -67,14 +71,29 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
     sessions.register(session)
     observe.metrics.connections.inc()
     observe.events.connect({ userId, deviceId, address: connection.address })
-    greet(session).catch((error: unknown) => {
-      const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
-      connection.send(encode.error(0, refusal))
-      session.close(refusal.code === 'NOT_FOUND' ? CLOSE.CREDENTIAL_GONE : CLOSE.GOING_AWAY, 'cannot start')
-    })
+    // Hello is the first frame on every connection: what comes before it is answered after it. [C-3]
+    let early: (() => void)[] | null = []
+    let earlyBytes = 0
+    const afterHello = (bytes: number, act: () => void): void => {
+      if (!early) return act()
+      earlyBytes += bytes
+      if (early.length >= EARLY_MAX_FRAMES || earlyBytes > EARLY_MAX_BYTES) session.close(CLOSE.FLOODING, 'flooding')
+      else early.push(act)
+    }
+    greet(session)
+      .catch((error: unknown) => {
+        const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
+        connection.send(encode.error(0, refusal))
+        session.close(refusal.code === 'NOT_FOUND' ? CLOSE.CREDENTIAL_GONE : CLOSE.GOING_AWAY, 'cannot start')
+      })
+      .finally(() => {
+        const waiting = early ?? []
+        early = null
+        if (session.state !== 'closed') for (const act of waiting) act()
+      })
     return {
-      frame: (bytes: Uint8Array) => line.frame(bytes),
-      text: () => line.text(),
+      frame: (bytes: Uint8Array) => afterHello(bytes.length, () => line.frame(bytes)),
+      text: () => afterHello(0, () => line.text()),
       sent: ({ kind }: Outgoing) => observe.metrics.framesOut.inc({ kind }),
       drained: () => {
         sync.wake()

@@ -144,7 +144,8 @@ export class Line {
       deps.acks.end(sequences.map((sequence) => ({ deviceKey, sequence }))),
       deps.acks.endByIds(deviceKey, unknown),
     ])
-    this.acking = Promise.allSettled([this.acking, ended])
+    // Without its result, which would hold on to all results before it.
+    this.acking = Promise.allSettled([this.acking, ended]).then(() => undefined)
     await ended
     session.acked(messageIds)
     session.connection.send(encode.ackCommitted(requestId))

@@ -106,6 +106,7 @@ class Link implements Connection {
   flush(): void {
     const ws = this.ws
     if (!ws) return
+    const wasFull = this.bufferedBytes() >= BUFFERED_MAX_BYTES
     const frames = this.queued
     this.queued = []
     this.queuedBytes = 0
@@ -123,6 +124,8 @@ class Link implements Connection {
       })
     }
     if (this.ws && this.closing) this.ws.end(this.closing.code, this.closing.reason)
+    // What the network takes at once was never backpressure to uWebSockets, so it will not tell of a drain.
+    else if (this.ws && wasFull && this.bufferedBytes() < BUFFERED_MAX_BYTES) this.ws.getUserData().events.drained()
   }
 
   over(): void {
