@@ -52,6 +52,8 @@ const clearText = (text: string | null | undefined, field: string): string | nul
 }
 
 const SCOPES = { [v1.Scope.SCOPE_ALL]: 'ALL', [v1.Scope.SCOPE_SUBSET]: 'SUBSET' } as const
+/** More devices no conversation has. [L-1] */
+const RECIPIENTS_MAX = limits.GROUP_MAX_MEMBERS * limits.DEVICES_MAX_PER_USER
 const CIPHERTEXT_TYPES = new Set([2, 3, 7, 8])
 const NONE = new Uint8Array(0)
 
@@ -94,6 +96,8 @@ function send(raw: sealpost.v1.SignalMessage.$Properties): Send {
   const conversationId = id(raw.conversationId, 'conversation_id')
   const scope = SCOPES[raw.scope as 1 | 2]
   if (!scope) throw invalid('scope must be SCOPE_ALL or SCOPE_SUBSET')
+  if ((raw.recipients?.length ?? 0) > RECIPIENTS_MAX)
+    throw new RelayError('TOO_LARGE', `recipients names more than ${RECIPIENTS_MAX} devices`)
   const recipients = (raw.recipients ?? []).map((each, i) => recipient(each, `recipients[${i}]`))
   if (scope === 'SUBSET' && recipients.length === 0) throw invalid('recipients is empty')
   const seen = new Set<string>()

@@ -8,9 +8,14 @@ const DAYS_AHEAD = 7
 const dayOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10)
 const nameOf = (day: string): string => `message_deliveries_${day.replaceAll('-', '')}`
 
-/** Makes the partitions for today (UTC) and the days ahead. ATTACH takes a lock that writers do not notice. */
+/**
+ * Makes the partitions for today (UTC) and the days ahead, by this node's clock and by the database's, whose day acks take.
+ * ATTACH takes a lock that writers do not notice.
+ */
 export async function makePartitions(sql: Sql, nowMs: number): Promise<void> {
-  const days = Array.from({ length: DAYS_AHEAD + 1 }, (_, i) => dayOf(nowMs + i * DAY_MS))
+  const [{ now }] = await sql<[{ now: Date }]>`select now()`
+  const ahead = (fromMs: number) => Array.from({ length: DAYS_AHEAD + 1 }, (_, i) => dayOf(fromMs + i * DAY_MS))
+  const days = [...new Set([...ahead(now.getTime()), ...ahead(nowMs)])]
   const there = new Set(
     (await sql<{ name: string }[]>`select relname as name from pg_class where relname = any(${days.map(nameOf)})`).map(
       (row) => row.name,

@@ -48,7 +48,7 @@ type PageRow = {
   reply_to_message_id: Uuid | null
   attachment_url: string | null
   thumbnail_url: string | null
-  sent_at: Date
+  sent_at: Date | null
 }
 
 const NONE = new Uint8Array(0)
@@ -109,10 +109,14 @@ export class Queue {
       order by w.sequence`
     const [first] = rows
     if (!first) return { deliveries: [], hasMore: false, tail: after, gap: null }
-    const deliveries = rows.filter((row) => row.sequence !== null).map(toDelivery)
+    const found = rows.filter((row) => row.sequence !== null)
+    const hasMore = found.length < (first.seen ?? 0)
+    // A row whose message is gone says nothing to anybody; the rest of the queue goes on.
+    const deliveries = found.filter((row) => row.sent_at !== null).map(toDelivery)
+    if (deliveries.length === 0 && hasMore) return this.page(deviceKey, found.at(-1)!.sequence!, limit, maxBytes)
     return {
       deliveries,
-      hasMore: deliveries.length < (first.seen ?? 0),
+      hasMore,
       tail: first.tail,
       gap: first.gap_id
         ? {
@@ -130,7 +134,7 @@ const toDelivery = (row: PageRow): Delivery => ({
   sequence: row.sequence!,
   messageId: row.message_id,
   conversationId: row.conversation_id,
-  sentAtMs: row.sent_at.getTime(),
+  sentAtMs: row.sent_at!.getTime(),
   sender:
     row.sender_type === 2
       ? null

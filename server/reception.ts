@@ -75,9 +75,10 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
     let early: (() => void)[] | null = []
     let earlyBytes = 0
     const afterHello = (bytes: number, act: () => void): void => {
-      if (!early) return act()
       earlyBytes += bytes
-      if (early.length >= EARLY_MAX_FRAMES || earlyBytes > EARLY_MAX_BYTES) session.close(CLOSE.FLOODING, 'flooding')
+      if (!early) act()
+      else if (early.length >= EARLY_MAX_FRAMES || earlyBytes > EARLY_MAX_BYTES)
+        session.close(CLOSE.FLOODING, 'flooding')
       else early.push(act)
     }
     greet(session)

@@ -1,6 +1,6 @@
 // The straight line of a frame: decode → authorize → append → ack the sender → fan out. Everything it calls is one hop away.
 import { RelayError } from '../proto/errors.ts'
-import { FRAME_MAX_BYTES } from '../proto/limits.ts'
+import { BUFFERED_MAX_BYTES, FRAME_MAX_BYTES, PAGE_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import type { Acks } from './acks.ts'
 import { BadFrame, type ClientFrame, decodeClientFrame, encode, peekRequestId } from './codec.ts'
@@ -32,6 +32,10 @@ const MALFORMED_MAX = 5
 const IN_WORK_MAX = 1_000
 /** Bytes of sends being worked on, over all connections: they wait here while the database does not answer. I10 */
 const IN_WORK_MAX_BYTES = 64 * 1024 * 1024
+/** Of that, one connection's share: who floods must not take everybody's place. */
+const CONNECTION_MAX_BYTES = 8 * 1024 * 1024
+/** Answers and pages buffered for one connection before it is closed. I10 */
+const ANSWERS_MAX_BYTES = BUFFERED_MAX_BYTES + PAGE_MAX_BYTES + 128 * 1024
 /** By then another node, or this one's successor, answers. */
 const GOING_AWAY_RETRY_MS = 1_000
 
@@ -42,6 +46,7 @@ export class Line {
   private readonly deps: RelayDeps
   private malformed = 0
   private inWork = 0
+  private inWorkBytes = 0
   /** Sends of a session are decided one after the other, so their order holds. [S-8] */
   private turn: Promise<void> | null = null
   /** Acks on their way to commit; a sync waits for them. */
@@ -57,6 +62,11 @@ export class Line {
   frame(bytes: Uint8Array): void {
     // Thrown out: the close frame is on its way, and what came behind is not looked at.
     if (this.malformed >= MALFORMED_MAX) return
+    // Whoever asks on and on without reading the answers is not listening.
+    if (this.session.connection.bufferedBytes() > ANSWERS_MAX_BYTES) {
+      this.session.close(CLOSE.FLOODING, 'answers are not read')
+      return
+    }
     let frame: ClientFrame
     try {
       if (bytes.length > FRAME_MAX_BYTES)
@@ -71,17 +81,23 @@ export class Line {
     const { load } = this.deps
     // Only sends hold much; acks and syncs, which drain, are never refused for the sake of others.
     const weight = frame.kind === 'send' ? bytes.length : 0
-    if (this.inWork >= IN_WORK_MAX || load.bytes + weight > IN_WORK_MAX_BYTES) {
+    if (
+      this.inWork >= IN_WORK_MAX ||
+      (this.inWork > 0 && this.inWorkBytes + weight > CONNECTION_MAX_BYTES) ||
+      load.bytes + weight > IN_WORK_MAX_BYTES
+    ) {
       const busy = new RelayError('OVERLOADED', 'too many requests at once', { retryAfterMs: 1000 })
       this.refuse(frame.kind, frame.requestId, busy)
       return
     }
     this.inWork++
+    this.inWorkBytes += weight
     load.bytes += weight
     this.work(frame)
       .catch((error: unknown) => this.refuse(frame.kind, frame.requestId, error))
       .finally(() => {
         this.inWork--
+        this.inWorkBytes -= weight
         load.bytes -= weight
       })
   }
