@@ -7,6 +7,8 @@ export type Acked = { deviceKey: number; sequence: number }
 
 /** Rows one statement ends at most. */
 const STATEMENT_MAX_ROWS = 5_000
+/** Acks by id at the same time, over all devices: they may wait long for rows, and the fast way keeps its connection. */
+const SLOW_AT_ONCE = 2
 
 // Whoever deletes several rows of message_deliveries_waiting names them by ctid: a tid list is visited in physical order, which
 // is the same for all, so acks, sweeps and unlinking never wait for each other in a circle.
@@ -14,17 +16,19 @@ const STATEMENT_MAX_ROWS = 5_000
 type Waiting = { rows: Acked[]; resolve(): void; reject(error: unknown): void }
 
 export class Acks {
-  private readonly writer: Sql
+  private readonly acker: Sql
   private readonly meter: (rows: number) => void
   private queue: Waiting[] = []
   private busy = false
+  private slow = 0
+  private readonly slowWaiting: (() => void)[] = []
 
   /**
-   * @param writer the pool whose planner is tied to index paths.
+   * @param acker a pool whose planner is tied to index paths, with a connection more than SLOW_AT_ONCE.
    * @param meter told how many deliveries a statement ended. Must not throw.
    */
-  constructor(writer: Sql, meter: (rows: number) => void = () => {}) {
-    this.writer = writer
+  constructor(acker: Sql, meter: (rows: number) => void = () => {}) {
+    this.acker = acker
     this.meter = meter
   }
 
@@ -45,7 +49,18 @@ export class Acks {
    */
   async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
     if (messageIds.length === 0) return
-    const { count } = await this.writer`with gone as (
+    while (this.slow >= SLOW_AT_ONCE) await new Promise<void>((resolve) => this.slowWaiting.push(resolve))
+    this.slow++
+    try {
+      await this.byIds(deviceKey, messageIds)
+    } finally {
+      this.slow--
+      this.slowWaiting.shift()?.()
+    }
+  }
+
+  private async byIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
+    const { count } = await this.acker`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select ctid from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])))
         returning device_key, sequence, message_id, ciphertext_type, withheld),
@@ -78,7 +93,7 @@ export class Acks {
     const keys = `{${rows.map((row) => row.deviceKey).join(',')}}`
     const sequences = `{${rows.map((row) => row.sequence).join(',')}}`
     // By ctid: each row is found by one index descent.
-    const { count } = await this.writer`with gone as (
+    const { count } = await this.acker`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[]) x(d, s) cross join lateral (
             select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s limit 1) w))

@@ -32,6 +32,9 @@ export type ConnectionEvents = {
   closed(code: number): void
 }
 
+/** An accepted upgrade: called when the socket is open, unless the client left before. */
+export type Admission = { open(connection: Connection): ConnectionEvents; abandoned(): void }
+
 /** [C-8] */
 export const CLOSE = {
   GOING_AWAY: 1001,

@@ -61,6 +61,27 @@ export async function changeConversation(
 ): Promise<Revised> {
   // Before the lock: a stranger's request must neither hold it nor show, by waiting for it, that the conversation exists. I13
   requireActive(await membershipOf(seams.sql, conversationId, request.caller))
+  while (changing >= CHANGES_AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve))
+  changing++
+  try {
+    return await changeLocked(seams, conversationId, request, decide)
+  } finally {
+    changing--
+    waiting.shift()?.()
+  }
+}
+
+/** Changes may wait for each other's locks; half of the pool is left to those who do not. */
+const CHANGES_AT_ONCE = 4
+let changing = 0
+const waiting: (() => void)[] = []
+
+async function changeLocked(
+  seams: ConversationSeams,
+  conversationId: Uuid,
+  request: ChangeRequest,
+  decide: (standing: Standing) => Change,
+): Promise<Revised> {
   const { revision, committed } = await seams.sql.begin(async (tx) => {
     const [row] = await tx<{ kind: 'direct' | 'group'; revision: number }[]>`
       select kind, revision from conversations where conversation_id = ${conversationId} for update`

@@ -107,6 +107,11 @@ export class Session {
     this.pump()
   }
 
+  /** Sequence up to which nothing is left to send. */
+  get sentUpTo(): number {
+    return this.sent
+  }
+
   /** Whether some of its queue was heard of and not sent. */
   get behind(): boolean {
     return this.heard > this.sent

@@ -93,10 +93,13 @@ export class Sessions {
     if (sessions.length === 0) return
     this.expire(sessions)
     this.ping(sessions)
+    const sent = sessions.map((each) => each.sentUpTo)
     const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey))
-    for (const session of sessions) {
+    for (const [i, session] of sessions.entries()) {
       const tail = tails.get(session.caller.deviceKey)
       if (tail === undefined) this.unlinked(session.caller.deviceKey)
+      // A tail never falls: the database went back under us (a lagging replica took over), and what comes now would look old.
+      else if (tail < sent[i]!) session.close(CLOSE.GOING_AWAY, 'the database went back')
       else session.hear(tail)
     }
   }

@@ -3,10 +3,10 @@ import uws from 'uWebSockets.js'
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
-import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
+import { type Admission, CLOSE } from './connection.ts'
 import { type Corkless, openCorkless } from './corkless.ts'
 import { errorBody, HTTP_STATUS } from './errors.ts'
-import type { Outgoing } from './frames.ts'
+import { type Data, Link } from './link.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
 export type Head = {
@@ -44,9 +44,6 @@ export type SocketOptions = {
   report(error: unknown): void
 }
 
-/** An accepted upgrade: called when the socket is open, unless the client left before. */
-export type Admission = { open(connection: Connection): ConnectionEvents; abandoned(): void }
-
 export type Listener = {
   port: number
   /** Stops accepting; open connections stay. */
@@ -64,87 +61,6 @@ const CUT_OFF_BYTES = 2 * FRAME_HARD_MAX_BYTES
 const SUBPROTOCOL = 'sealpost.v1'
 /** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
 const EXCLUSIVE_PORT = 1
-
-type Data = { admission: Admission; address: string; events: ConnectionEvents; link: Link }
-
-/** A connection over one uWebSockets socket. `ws` is null from the moment of close: calls after it would throw. */
-class Link implements Connection {
-  readonly address: string
-  private ws: uws.WebSocket<Data> | null
-  private queued: Outgoing[] = []
-  private queuedBytes = 0
-  private closing: { code: number; reason: string } | null = null
-
-  constructor(ws: uws.WebSocket<Data>, address: string) {
-    this.ws = ws
-    this.address = address
-  }
-
-  send(frame: Outgoing): boolean {
-    if (!this.ws || this.closing) return false
-    this.queued.push(frame)
-    this.queuedBytes += frame.bytes.length
-    if (this.queued.length === 1) schedule(this)
-    return true
-  }
-
-  bufferedBytes(): number {
-    return this.ws ? this.ws.getBufferedAmount() + this.queuedBytes : 0
-  }
-
-  ping(): void {
-    this.ws?.ping()
-  }
-
-  close(code: number, reason: string): void {
-    if (!this.ws || this.closing) return
-    this.closing = { code, reason }
-    schedule(this)
-  }
-
-  /** One system call for everything queued in this turn. */
-  flush(): void {
-    const ws = this.ws
-    if (!ws) return
-    const wasFull = this.bufferedBytes() >= BUFFERED_MAX_BYTES
-    const frames = this.queued
-    this.queued = []
-    this.queuedBytes = 0
-    if (frames.length > 0) {
-      const { events } = ws.getUserData()
-      ws.cork(() => {
-        for (const frame of frames) {
-          // 2 = dropped at MAX_BACKPRESSURE. A stream with a hole is worse than none: what is un-acked comes again after a reconnect.
-          if (ws.send(frame.bytes, true) === 2) {
-            ws.close()
-            return
-          }
-          events.sent(frame)
-        }
-      })
-    }
-    if (this.ws && this.closing) this.ws.end(this.closing.code, this.closing.reason)
-    // What the network takes at once was never backpressure to uWebSockets, so it will not tell of a drain.
-    else if (this.ws && wasFull && this.bufferedBytes() < BUFFERED_MAX_BYTES) this.ws.getUserData().events.drained()
-  }
-
-  over(): void {
-    this.ws = null
-    this.queued = []
-    this.queuedBytes = 0
-  }
-}
-
-let dirty: Link[] = []
-function schedule(link: Link): void {
-  if (dirty.length === 0) setImmediate(flushAll)
-  dirty.push(link)
-}
-function flushAll(): void {
-  const links = dirty
-  dirty = []
-  for (const link of links) link.flush()
-}
 
 /**
  * Listens for HTTP and WebSocket on one port.

@@ -28,7 +28,7 @@ import { listen } from './socket.ts'
 import { keepSweeping } from './sweep.ts'
 import { openTokens } from './tokens.ts'
 import { openUsernames } from './usernames.ts'
-import { notFound, serveRoutes } from './web.ts'
+import { notFound, Requests, serveRoutes } from './web.ts'
 import { Writer } from './writer.ts'
 
 /** A clock of Unix milliseconds. */
@@ -43,6 +43,8 @@ export type Relay = {
 
 /** Clients come back spread over this time, milliseconds. [C-8] */
 const RETURN_SPREAD_MS = 5_000
+/** How long requests under way are waited for, milliseconds: some client never finishes its body. */
+const REQUESTS_MAX_MS = 5_000
 /** Time for goodbyes to leave, milliseconds. */
 const GOODBYE_MS = 100
 
@@ -67,7 +69,7 @@ export async function startRelay(
 
     // The queue.
     const queue = new Queue(reader)
-    const acks = new Acks(writerSql, (rows) => observe.metrics.acks.inc(rows))
+    const acks = new Acks(database.acker, (rows) => observe.metrics.acks.inc(rows))
     const rosters = new Rosters(sql)
     const sessions = new Sessions({ queue, clock, report })
     const onUnknown = (deviceKeys: number[]): void => sessions.lookAgain(deviceKeys)
@@ -112,6 +114,7 @@ export async function startRelay(
 
     // The doors.
     let draining = false
+    const requests = new Requests()
     const declared = [
       ...accountRoutes({ accounts }),
       ...tokenRoutes({ sql, tokens }),
@@ -137,7 +140,7 @@ export async function startRelay(
     const listener = await listen({
       host: config.host,
       port: config.port,
-      routes: serveRoutes(routes, { authenticate, observe, clock }),
+      routes: serveRoutes(routes, { authenticate, observe, clock, busy: (by) => requests.count(by) }),
       notFound,
       report,
       admit: openSession({
@@ -165,8 +168,8 @@ export async function startRelay(
       async close() {
         draining = true
         listener.stop()
-        // What was accepted for writing commits and is acknowledged before the goodbyes.
-        await writer.drained()
+        // What was accepted for writing commits and is acknowledged before the goodbyes; requests under way are answered.
+        await Promise.all([writer.drained(), requests.over(REQUESTS_MAX_MS)])
         await new Promise((resolve) => setImmediate(resolve))
         sessions.goAway(() => Math.floor(Math.random() * RETURN_SPREAD_MS))
         watching.stop()

@@ -10,6 +10,29 @@ export type WebDeps = {
   authenticate(token: string): Promise<Caller>
   observe: Observe
   clock: () => number
+  /** Told when a request begins and ends: a relay on its way down waits for them. */
+  busy(by: 1 | -1): void
+}
+
+/** Requests under way. */
+export class Requests {
+  private open = 0
+  private waiting: (() => void)[] = []
+
+  /** One more, or one less. */
+  count(by: 1 | -1): void {
+    this.open += by
+    if (this.open === 0) for (const resolve of this.waiting.splice(0)) resolve()
+  }
+
+  /** Resolves when none is under way, or after that time. */
+  async over(mostMs: number): Promise<void> {
+    if (this.open === 0) return
+    await new Promise<void>((resolve) => {
+      this.waiting.push(resolve)
+      setTimeout(resolve, mostMs)
+    })
+  }
 }
 
 const DEFAULT_BODY_BYTES = 64 * 1024
@@ -35,6 +58,7 @@ export const notFound = async (): Promise<Answer> => refusal(new RelayError('NOT
 async function answer(route: Route, head: Head, body: () => Promise<Buffer>, deps: WebDeps): Promise<Answer> {
   const { observe } = deps
   let result: Answer
+  deps.busy(1)
   try {
     const response = await route.handle(await read(route, head, body, deps))
     result = {
@@ -55,6 +79,9 @@ async function answer(route: Route, head: Head, body: () => Promise<Buffer>, dep
       observe.events.unauthorized({ where: route.path, address: head.address, code: refused.code })
     }
     result = refusal(refused)
+  } finally {
+    // After the answer is written, which the caller does in the same turn.
+    setImmediate(() => deps.busy(-1))
   }
   observe.metrics.http.inc({ method: route.method, route: route.path, status: result.status })
   return result

@@ -6,7 +6,7 @@ import { openDirectory } from '../../keys/directory.ts'
 import { openDatabase } from '../../server/database.ts'
 
 const [url, userId, count] = process.argv.slice(2)
-const database = openDatabase(url!, { sql: 8, writer: 1, reader: 1 })
+const database = openDatabase(url!, { sql: 8, writer: 1, acker: 1, reader: 1 })
 const directory = openDirectory({
   sql: database.sql,
   clock: Date.now,

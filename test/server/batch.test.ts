@@ -145,7 +145,7 @@ describe('a lost connection', () => {
 describe('a database that is away for long', () => {
   it('is asked again often enough: neither the answer nor the way back waits for a pause that has grown', async () => {
     const other = await openProxy(db.url)
-    const { sql, close } = openDatabase(other.url, { sql: 1, writer: 1, reader: 1 })
+    const { sql, close } = openDatabase(other.url, { sql: 1, writer: 1, acker: 1, reader: 1 })
     try {
       await sql`select 1`
       await other.down()

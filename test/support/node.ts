@@ -34,7 +34,11 @@ export type Node = {
 /** @param options.quota rows a queue holds; 10,000 unless said. */
 export function openNode(
   url: string,
-  options: { quota?: number; clock?: () => number; sizes?: { sql: number; writer: number; reader: number } } = {},
+  options: {
+    quota?: number
+    clock?: () => number
+    sizes?: { sql: number; writer: number; acker: number; reader: number }
+  } = {},
 ): Node {
   const database = openDatabase(url, options.sizes)
   const { quota = 10_000, clock = Date.now } = options
@@ -71,7 +75,7 @@ export function openNode(
     writer,
     mailbox,
     conversations,
-    acks: new Acks(database.writer),
+    acks: new Acks(database.acker),
     queue: new Queue(database.reader),
     unknown,
     reported,
