@@ -70,6 +70,12 @@ export class Queue {
     return row ? { epoch: row.epoch, tail: row.tail, waiting: row.waiting, databaseEpoch: row.database_epoch } : null
   }
 
+  /** Changes when the database was restored. [K-9] */
+  async databaseEpoch(): Promise<Uuid> {
+    const [row] = await this.reader<[{ epoch: Uuid }]>`select epoch from relay_state`
+    return row.epoch
+  }
+
   /** Last sequence given out, per device; devices without a queue are left out. */
   async tails(deviceKeys: number[]): Promise<Map<number, number>> {
     const rows = await this.reader<{ k: number; last: number }[]>`

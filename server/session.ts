@@ -121,14 +121,18 @@ export class Session {
   pump(): void {
     if (this.pumping || this.state !== 'live' || !this.behind || !this.windowOpen()) return
     this.pumping = true
-    this.catchUp()
-      .catch((error: unknown) => {
+    this.catchUp().then(
+      () => {
+        this.pumping = false
+        // Whoever wanted a pump while this one was at its end was turned away.
+        this.pump()
+      },
+      (error: unknown) => {
+        this.pumping = false
         this.heard = Number.POSITIVE_INFINITY
         this.deps.report(error)
-      })
-      .finally(() => {
-        this.pumping = false
-      })
+      },
+    )
   }
 
   private async catchUp(): Promise<void> {

@@ -1,5 +1,6 @@
 // The sessions of this node by device: one per device, the newer wins (I6). Committed rows come in here and find their session.
 
+import type { Uuid } from '../proto/ids.ts'
 import { encode } from './codec.ts'
 import { CLOSE } from './connection.ts'
 import type { Committed } from './frames.ts'
@@ -10,6 +11,8 @@ import type { Session } from './session.ts'
 const REPOLL_MS = 5_000
 /** One slice of it; sessions per slice follow from how many there are. */
 const REPOLL_SLICE_MS = 250
+/** A small node does not read more often than this. */
+const ROUND_MIN_MS = 1_000
 /** A token's end is announced so long before it comes. [C-6] */
 const EXPIRY_NOTICE_MS = 30_000
 /** A connection is asked for a sign of life this often. [C-4] */
@@ -25,6 +28,8 @@ export class Sessions {
   private readonly pinged = new WeakMap<Session, number>()
   private round: Session[] = []
   private timer: NodeJS.Timeout | null = null
+  private databaseEpoch: Uuid | null = null
+  private roundAtMs = 0
 
   constructor(deps: SessionsDeps) {
     this.deps = deps
@@ -87,7 +92,13 @@ export class Sessions {
   }
 
   private async slice(): Promise<void> {
-    if (this.round.length === 0) this.round = [...this.byDevice.values()]
+    if (this.round.length === 0) {
+      const nowMs = performance.now()
+      if (nowMs - this.roundAtMs < ROUND_MIN_MS) return
+      this.roundAtMs = nowMs
+      await this.watchEpoch()
+      this.round = [...this.byDevice.values()]
+    }
     const share = Math.max(50, Math.ceil((this.byDevice.size * REPOLL_SLICE_MS) / REPOLL_MS))
     const sessions = this.round.splice(0, share).filter((each) => each.state !== 'closed')
     if (sessions.length === 0) return
@@ -102,6 +113,14 @@ export class Sessions {
       else if (tail < sent[i]!) session.close(CLOSE.GOING_AWAY, 'the database went back')
       else session.hear(tail)
     }
+  }
+
+  /** After a restore sequences are given out anew: what a session was sent says nothing any more. [K-9] */
+  private async watchEpoch(): Promise<void> {
+    const epoch = await this.deps.queue.databaseEpoch()
+    if (this.databaseEpoch !== null && this.databaseEpoch !== epoch)
+      for (const session of this.byDevice.values()) session.close(CLOSE.GOING_AWAY, 'the database was restored')
+    this.databaseEpoch = epoch
   }
 
   /** [C-4] */

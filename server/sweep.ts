@@ -7,6 +7,8 @@ import { dropPartitions, makePartitions } from './partitions.ts'
 
 const HOUR_MS = 3600 * 1000
 const DAY_MS = 24 * HOUR_MS
+/** Between this machine and the database, milliseconds. */
+const CLOCKS_APART_MAX_MS = 10 * 60 * 1000
 /** Devices looked at in one statement, and rows ended in one transaction. */
 const DEVICES_PER_SLICE = 1_000
 const ROWS_PER_SLICE = 1_000
@@ -42,7 +44,7 @@ export async function sweep({ sql, observe, clock, ttlMs }: SweepDeps): Promise<
 export function keepSweeping(deps: SweepDeps): { ready: Promise<void>; stop(): Promise<void> } {
   let running: Promise<unknown> = Promise.resolve()
   const round = (): Promise<unknown> => {
-    running = sweep(deps).catch((error: unknown) => deps.observe.log.error({ err: error }, 'sweep failed'))
+    running = sweepIfClocksAgree(deps).catch((error: unknown) => deps.observe.log.error({ err: error }, 'sweep failed'))
     return running
   }
   const timer = setInterval(round, HOUR_MS)
@@ -53,6 +55,14 @@ export function keepSweeping(deps: SweepDeps): { ready: Promise<void>; stop(): P
       await running
     },
   }
+}
+
+/** A node whose clock runs ahead would take everybody's mail for old. */
+async function sweepIfClocksAgree(deps: SweepDeps): Promise<void> {
+  const [{ now }] = await deps.sql<[{ now: Date }]>`select now()`
+  const apartMs = Math.abs(now.getTime() - deps.clock())
+  if (apartMs <= CLOCKS_APART_MAX_MS) await sweep(deps)
+  else deps.observe.log.error({ apartMs }, 'not sweeping: the clocks of this machine and of the database differ')
 }
 
 async function expireWaiting(sql: Sql, before: Uuid): Promise<number> {

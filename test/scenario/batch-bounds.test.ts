@@ -26,7 +26,7 @@ it.each([
   const bob = await Client.register(relay)
   const tablets = [bob]
   while (tablets.length < 10) tablets.push(await bob.link())
-  const senders = await Promise.all([1, 2, 3].map(() => Client.register(relay)))
+  const senders = await Promise.all(Array.from({ length: 10 }, () => Client.register(relay)))
   const conversations = await Promise.all(senders.map((each) => each.direct(bob)))
   const sockets = await Promise.all(senders.map((each) => each.live()))
   const key = await deviceKeyOf(sql, bob)
@@ -36,7 +36,7 @@ it.each([
   // About 0.9 MiB each.
   const recipients = tablets.map((each) => each.to(Buffer.alloc(92 * 1024, 1)))
   const answers: Promise<ServerFrame>[] = []
-  for (let n = 0; n < 40; n++)
+  for (let n = 0; n < 10; n++)
     for (const [i, socket] of sockets.entries()) answers.push(socket.send(conversations[i]!, recipients))
   let refused = 0
   for (const answer of answers)
@@ -53,7 +53,7 @@ it.each([
   const accepted = frames.filter((frame) => frame.messageAccepted)
   expect(accepted.length).toBe(taken)
   for (const frame of frames.filter(overloaded)) expect(frame.error!.retryAfterMs).toBeGreaterThan(0)
-  expect(await waitingFor(sql, bob)).toHaveLength(taken + 3 + 9)
+  expect(await waitingFor(sql, bob)).toHaveLength(taken + senders.length + 9)
   expect(await queueFaults(sql)).toEqual([])
   // There is room again.
   const later = await sockets[0]!.send(conversations[0]!, [bob.to()], { scope: Scope.SCOPE_SUBSET })
