@@ -110,7 +110,7 @@ describe('a batch', () => {
     expect(node.batches).toEqual([1, 500, 500, 100])
   })
 
-  it('holds at most 4 MiB, but always one message', async () => {
+  it('holds at most 1 MiB: more would stand in the way of the event loop (I14)', async () => {
     const { roster, from, to } = await pair()
     const held = await block(to)
     const first = node.writer.append(entryOf(roster, from))
@@ -121,8 +121,8 @@ describe('a batch', () => {
     await held.release()
     await Promise.all([first, ...rest])
     expect(node.batches[0]).toBe(1)
-    expect(Math.max(...node.batches) * 90_000).toBeLessThanOrEqual(4 * 1024 * 1024)
-    expect(node.batches.length).toBe(3)
+    expect(Math.max(...node.batches) * 90_000).toBeLessThanOrEqual(1024 * 1024)
+    expect(node.batches.length).toBe(6)
   })
 
   it('holds at most 2,000 rows, but always one message', async () => {
