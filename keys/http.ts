@@ -21,6 +21,8 @@ export const keyRoutes = (directory: Directory): Route[] => [
     summary: 'Publishes prekeys of the calling device, or replaces all its one-time keys.',
     auth: 'device',
     body: uploadBody,
+    // 100 signatures and 200 rows each; an honest device uploads a few times a day.
+    rate: { burst: 100, everyMs: 60_000 },
     maxBodyBytes: UPLOAD_MAX_BODY_BYTES,
     async handle({ caller, body }) {
       const upload = {

@@ -32,6 +32,10 @@ export async function verifyKeys(identityKey: Uint8Array, keys: DeviceKeys): Pro
     )
   }
 
+  // [K-2.6] Also across lists; the identity key is no prekey.
+  const bodies = [identityKey, ...(signedPrekey ? [signedPrekey] : []), ...oneTimePrekeys].map(bodyOf)
+  if (new Set(bodies).size < bodies.length) throw invalid('a public_key is twice in the upload, or is the identity key')
+
   const signed: [string, SignedPrekey][] = oneTimeKyberPrekeys.map((key, at) => [`one_time_kyber_prekeys[${at}]`, key])
   if (lastResortKyberPrekey) signed.unshift(['last_resort_kyber_prekey', lastResortKyberPrekey])
   if (signedPrekey) signed.unshift(['signed_prekey', signedPrekey])
@@ -75,6 +79,9 @@ function checkRepeats(keys: Prekey[], nameOf: (index: number) => string): void {
     bodies.add(body)
   }
 }
+
+const bodyOf = (key: Uint8Array | Prekey): string =>
+  Buffer.from(key instanceof Uint8Array ? key : key.publicKey).toString('latin1')
 
 /** What an identity_proof is for. [I-2.1] */
 export type ProofPurpose = 'register' | 'link' | 'identity'

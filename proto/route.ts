@@ -1,5 +1,6 @@
 // The shape of one HTTP route. Routes are declared beside their zod schemas, in server/http/ and keys/http.ts; the socket layer serves them.
 import type { ZodType } from 'zod'
+import type { RelayError } from './errors.ts'
 import type { Uuid } from './ids.ts'
 
 /** Who calls: taken from a verified access token whose device row exists, never from the request itself. [T-2] */
@@ -43,6 +44,10 @@ export type Route<Body = unknown> = {
   body?: ZodType<Body>
   /** The body is application/x-www-form-urlencoded: an object of strings, a repeated name as an array of strings. */
   form?: boolean
+  /** Requests of one user: burst at once, then one every everyMs; past it RATE_LIMITED. Absent = not bounded. Only with auth 'device'. */
+  rate?: { burst: number; everyMs: number }
+  /** Another form for refusals than [H-2]. */
+  refuse?(error: RelayError): RouteResponse
   /** Bytes; default 64 KiB. */
   maxBodyBytes?: number
   handle(request: RouteRequest<Body>): Promise<RouteResponse> | RouteResponse

@@ -3,7 +3,7 @@ import type { Uuid } from '../proto/ids.ts'
 import type { Sql } from './database.ts'
 
 /** A delivery whose place in the queue is known. */
-export type Acked = { deviceKey: number; sequence: number }
+export type Acked = { deviceKey: number; sequence: number; messageId?: Uuid }
 
 /** Rows one statement ends at most. */
 const STATEMENT_MAX_ROWS = 5_000
@@ -62,7 +62,8 @@ export class Acks {
   private async byIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
     const { count } = await this.acker`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
-          select ctid from message_deliveries_waiting where device_key = ${deviceKey} and message_id = any(${messageIds}::uuid[])))
+          select ctid from message_deliveries_waiting where device_key = ${deviceKey}
+            and (message_id in (select unnest(${messageIds}::uuid[]))) is true))
         returning device_key, sequence, message_id, ciphertext_type, withheld),
       told as (delete from gaps where device_key = ${deviceKey} and gap_id = any(${messageIds}::uuid[]))
       insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
@@ -92,11 +93,12 @@ export class Acks {
   private async statement(rows: Acked[]): Promise<void> {
     const keys = `{${rows.map((row) => row.deviceKey).join(',')}}`
     const sequences = `{${rows.map((row) => row.sequence).join(',')}}`
+    const ids = `{${rows.map((row) => row.messageId ?? 'null').join(',')}}`
     // By ctid: each row is found by one index descent.
     const { count } = await this.acker`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
-          select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[]) x(d, s) cross join lateral (
-            select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s limit 1) w))
+          select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[], ${ids}::text::uuid[]) x(d, s, m) cross join lateral (
+            select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s and (x.m is null or y.message_id = x.m) limit 1) w))
         returning device_key, sequence, message_id, ciphertext_type, withheld)
       insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
       select *, now(), (now() at time zone 'utc')::date from gone`

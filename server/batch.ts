@@ -20,7 +20,12 @@ export type Outcome = {
 }
 
 /** An entry in the pipeline with its two ways out; exactly one is called. */
-export type Pending = Entry & { resolve(outcome: Outcome): void; reject(error: unknown): void }
+export type Pending = Entry & {
+  /** How often its roster changed under it. */
+  moves?: number
+  resolve(outcome: Outcome): void
+  reject(error: unknown): void
+}
 
 export type BatchDeps = {
   sql: Sql
@@ -35,8 +40,8 @@ export type BatchDeps = {
 
 /** Attempts of a batch whose connection was lost or whose locks were not to be had, with the pauses between them. */
 const RETRY_PAUSES_MS = [50, 200, 500, 1000, 2000]
-/** Roster changes during one batch before its senders are told to come again. */
-const MAX_ROUNDS = 8
+/** Roster changes under one send before its sender is told to come again. */
+const MAX_MOVES = 8
 /** A sender to a full queue waits this long: a retry storm would not drain it. [Q-8] */
 const FULL_RETRY_MS = 60_000
 
@@ -85,14 +90,9 @@ const settle = (entry: Pending, out: () => void): void => {
 }
 
 async function commitOnce(entries: Pending[], deps: BatchDeps): Promise<void> {
-  for (let round = 0; ; round++) {
+  for (;;) {
     const open = entries.filter((each) => !settled.has(each))
     if (open.length === 0) return
-    if (round === MAX_ROUNDS) {
-      const busy = new RelayError('UNAVAILABLE', 'the conversation keeps changing', { retryAfterMs: 1000 })
-      for (const each of open) settle(each, () => each.reject(busy))
-      return
-    }
     const sentAtMs = deps.clock()
     const result = await append(deps.sql, open, sentAtMs, deps.quota)
     if (result.written) {
@@ -137,13 +137,17 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
   const fresh = new Map(
     await Promise.all([...refused.moved].map(async (id) => [id, await deps.rosters.load(id)] as const)),
   )
+  const known = await skippedBy(
+    [...refused.duplicates.values()].map((each) => each.messageId),
+    deps.sql,
+  )
   for (const [i, entry] of open.entries()) {
     const first = refused.duplicates.get(i)
     if (first) {
       // Its own id: this very batch did commit, on a connection that was lost before it could say so.
       const own = first.messageId === entry.messageId
       if (own) deps.onUnknown(entry.rows.map((row) => row.device.deviceKey))
-      const skipped = await skippedBy(first.messageId, deps.sql)
+      const skipped = known.get(first.messageId) ?? []
       settle(entry, () => entry.resolve({ ...first, duplicate: !own, skipped, committed: [] }))
       continue
     }
@@ -153,6 +157,10 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
       if (refused.moved.has(entry.send.conversationId)) {
         const roster = fresh.get(entry.send.conversationId)
         if (!roster) throw new RelayError('INVALID_REQUEST', 'conversation_id names no conversation of yours')
+        // Only those that keep moving: the rest of the batch is innocent.
+        entry.moves = (entry.moves ?? 0) + 1
+        if (entry.moves > MAX_MOVES)
+          throw new RelayError('UNAVAILABLE', 'the conversation keeps changing', { retryAfterMs: 1000 })
         entry.roster = roster
         entry.rows = decide(entry.sender, entry.send, roster)
         entry.overflow = []
@@ -180,10 +188,16 @@ function spill(entry: Pending, room: Map<number, number>): void {
   }
 }
 
-/** The devices the first answer named as skipped. */
-export async function skippedBy(messageId: Uuid, sql: Sql): Promise<Outcome['skipped']> {
-  const rows = await sql<{ user_id: Uuid; device_id: number; registration_id: number }[]>`
-    select k.user_id, k.device_id, k.registration_id from dead_letters d join keys.devices k using (device_key)
-    where d.message_id = ${messageId} and d.reason = 'overflow'`
-  return rows.map((row) => ({ userId: row.user_id, deviceId: row.device_id, registrationId: row.registration_id }))
+/** The devices the first answers named as skipped, by message. */
+export async function skippedBy(messageIds: Uuid[], sql: Sql): Promise<Map<Uuid, Outcome['skipped']>> {
+  const all = new Map<Uuid, Outcome['skipped']>()
+  if (messageIds.length === 0) return all
+  const rows = await sql<{ message_id: Uuid; user_id: Uuid; device_id: number; registration_id: number }[]>`
+    select d.message_id, k.user_id, k.device_id, k.registration_id from dead_letters d join keys.devices k using (device_key)
+    where d.message_id = any(${messageIds}::uuid[]) and d.reason = 'overflow'`
+  for (const row of rows) {
+    const device = { userId: row.user_id, deviceId: row.device_id, registrationId: row.registration_id }
+    all.set(row.message_id, [...(all.get(row.message_id) ?? []), device])
+  }
+  return all
 }

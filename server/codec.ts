@@ -6,6 +6,7 @@ import { invalid, RelayError } from '../proto/errors.ts'
 import { sealpost } from '../proto/generated/relay.js'
 import { type Uuid, uuidFromBytes, uuidToBytes } from '../proto/ids.ts'
 import * as limits from '../proto/limits.ts'
+import { hasTooManyEntries } from './entries.ts'
 import type { Delivery, Outgoing, Recipient, Send, SystemEventBody } from './frames.ts'
 
 const v1 = sealpost.v1
@@ -139,8 +140,11 @@ export function peekRequestId(bytes: Uint8Array): number {
 export function decodeClientFrame(bytes: Uint8Array): ClientFrame {
   let frame: sealpost.v1.ClientFrame
   try {
+    if (hasTooManyEntries(protobuf.Reader.create(bytes)))
+      throw new BadFrame('TOO_LARGE', 'the frame has more entries than any needs', peekRequestId(bytes), true)
     frame = v1.ClientFrame.decode(bytes)
-  } catch {
+  } catch (error) {
+    if (error instanceof BadFrame) throw error
     throw new BadFrame('INVALID_REQUEST', 'not a ClientFrame', peekRequestId(bytes), false)
   }
   const requestId = Number.isSafeInteger(frame.requestId) ? frame.requestId : 0

@@ -114,8 +114,8 @@ export async function membershipOf(sql: Sql | Transaction, conversationId: Uuid,
 }
 
 /**
- * Those of the targets who are, with the caller, active members of a conversation that is not archived. The caller counts
- * as sharing with himself.
+ * Those of the targets who are, with the caller, active members of a conversation that is not archived, and took part in it:
+ * anybody can put anybody into a conversation. The caller counts as sharing with himself.
  */
 export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]): Promise<Set<Uuid>> {
   const rows = await sql<{ user_id: Uuid }[]>`
@@ -124,7 +124,11 @@ export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]
       select from conversation_members theirs
       join conversation_members mine on mine.conversation_id = theirs.conversation_id and mine.user_id = ${caller}
       join conversations c on c.conversation_id = theirs.conversation_id
-      where theirs.user_id = t.user_id and theirs.state = 'active' and mine.state = 'active' and c.archived_at is null)`
+      where theirs.user_id = t.user_id and theirs.state = 'active' and mine.state = 'active' and c.archived_at is null
+        and (exists (select from conversation_changes l
+            where l.conversation_id = c.conversation_id and l.actor_user_id = t.user_id)
+          or exists (select from devices d join messages s on s.sender_device_key = d.device_key
+            where d.user_id = t.user_id and s.conversation_id = c.conversation_id)))`
   return new Set(rows.map((each) => each.user_id))
 }
 

@@ -48,7 +48,7 @@ export type Devices = {
    * @throws RelayError FORBIDDEN (the permit), INVALID_REQUEST (proof, keys, identity key, the predecessor's registration id),
    *   CONFLICT (10 devices already, a key another device holds).
    */
-  link(userId: Uuid, permit: LinkPermit, enrolment: Enrolment, nowMs: number): Promise<Enrolled>
+  link(named: Uuid | null, permit: LinkPermit, enrolment: Enrolment, nowMs: number): Promise<Enrolled>
   /** Ascending by device id. */
   list(caller: Caller): Promise<ListedDevice[]>
   /**
@@ -79,17 +79,24 @@ export function openDevices(seams: DeviceSeams): Devices {
       return createLinkCode(sql, caller, nowMs)
     },
 
-    async link(userId, permit, enrolment, nowMs) {
+    async link(named, permit, enrolment, nowMs) {
       const linkCode = 'linkCode' in permit ? permit.linkCode : ''
       let subject: string | null = null
-      if ('linkCode' in permit) await peekLinkCode(sql, linkCode, userId, nowMs)
-      else subject = (await tokens.verifyOutside(permit.outsideToken, nowMs)).subject
+      let userId = named
+      if ('linkCode' in permit) {
+        if (userId === null) throw invalid('user_id is missing')
+        await peekLinkCode(sql, linkCode, userId, nowMs)
+      } else {
+        // Before any lock: a stranger's request must neither hold a user's queues nor show, by waiting, that he exists. I13
+        subject = (await tokens.verifyOutside(permit.outsideToken, nowMs)).subject
+        userId = await userOfSubject(sql, subject, named)
+      }
       const keys = await verifyEnrolment(enrolment, { purpose: 'link', realm, linkCode, nowMs })
       const { enrolled, committed } = await sql.begin(async (tx) => {
         const devices = await lockDevices(tx, userId)
         if (!devices) throw refusedLinkCode()
         if (subject === null) await consumeLinkCode(tx, linkCode, userId, nowMs)
-        else await requireSubject(tx, userId, subject)
+        else await userOfSubject(tx, subject, userId)
         if (devices.length >= DEVICES_MAX_PER_USER)
           throw new RelayError('CONFLICT', `the user has ${devices.length} devices, the most there may be`)
         const { deviceId, predecessor } = await nextNumber(tx, userId, devices)
@@ -132,9 +139,11 @@ export function openDevices(seams: DeviceSeams): Devices {
   }
 }
 
-async function requireSubject(tx: Transaction, userId: Uuid, subject: string): Promise<void> {
-  const own = await tx`select 1 from accounts where user_id = ${userId} and outside_subject = ${subject}`
-  if (own.length === 0) throw refusedLinkCode()
+// Whoever lost the answer to his registration does not know his user id: his subject is enough. [I-4.4]
+async function userOfSubject(tx: Sql | Transaction, subject: string, named: Uuid | null): Promise<Uuid> {
+  const [own] = await tx<{ user_id: Uuid }[]>`select user_id from accounts where outside_subject = ${subject}`
+  if (!own || (named !== null && named !== own.user_id)) throw refusedLinkCode()
+  return own.user_id
 }
 
 const onlyPrimary = () => new RelayError('FORBIDDEN', 'only the primary device may do this')

@@ -29,6 +29,11 @@ const DRIVER_CODES = new Set([
   'ECONNRESET',
   'ENOENT',
   'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
 ])
 
 const codeOf = (error: unknown): string =>
@@ -61,6 +66,14 @@ export function toRelayError(error: unknown, report: (error: unknown) => void): 
     })
   report(error)
   return new RelayError('INTERNAL', 'internal error')
+}
+
+/** A refusal as an HTTP answer. [H-2] [H-3] */
+export function refusal(error: RelayError): { status: number; headers: Record<string, string>; body: string } {
+  const headers: Record<string, string> = {}
+  if (error.retryAfterMs > 0) headers['Retry-After'] = String(Math.ceil(error.retryAfterMs / 1000))
+  if (error.code === 'UNAUTHENTICATED') headers['WWW-Authenticate'] = 'Bearer'
+  return { status: HTTP_STATUS[error.code], headers, body: JSON.stringify(errorBody(error)) }
 }
 
 /** The JSON body of a refusal. [H-2] */

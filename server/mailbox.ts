@@ -97,7 +97,7 @@ export class Mailbox {
     const [row] = await this.deps.sql<{ message_id: Uuid; sent_at: Date }[]>`
       select message_id, sent_at from messages where sender_device_key = ${sender.deviceKey} and client_message_id = ${send.clientMessageId}`
     if (!row) return null
-    const skipped = await skippedBy(row.message_id, this.deps.sql)
+    const skipped = (await skippedBy([row.message_id], this.deps.sql)).get(row.message_id) ?? []
     return { messageId: row.message_id, sentAtMs: row.sent_at.getTime(), duplicate: true, skipped, committed: [] }
   }
 

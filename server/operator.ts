@@ -31,6 +31,9 @@ export async function voidAfterRestore(sql: Sql): Promise<number> {
   return sql.begin(async (tx) => {
     const voided = await directory.voidAll(tx)
     await tx`update relay_state set epoch = gen_random_uuid()`
+    // What was spent after the backup looks unspent.
+    await tx`delete from link_codes`
+    await tx`delete from invitations where used_by is null`
     return voided
   })
 }

@@ -70,9 +70,11 @@ export class Queue {
     return row ? { epoch: row.epoch, tail: row.tail, waiting: row.waiting, databaseEpoch: row.database_epoch } : null
   }
 
-  /** Changes when the database was restored. [K-9] */
+  /** Changes when the database was restored [K-9] or a replica took over: a new timeline, on which sequences are given out anew. */
   async databaseEpoch(): Promise<Uuid> {
-    const [row] = await this.reader<[{ epoch: Uuid }]>`select epoch from relay_state`
+    const [row] = await this.reader<
+      [{ epoch: Uuid }]
+    >`select epoch || left(pg_walfile_name(pg_current_wal_lsn()), 8) as epoch from relay_state`
     return row.epoch
   }
 

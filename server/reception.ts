@@ -8,7 +8,7 @@ import { type Admission, CLOSE, type Connection } from './connection.ts'
 import { toRelayError } from './errors.ts'
 import type { Outgoing } from './frames.ts'
 import type { Queue } from './queue.ts'
-import { Line, type RelayDeps } from './relay.ts'
+import { IN_WORK_MAX_BYTES, Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
 import { Sync } from './sync.ts'
 
@@ -74,10 +74,14 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
     let early: (() => void)[] | null = []
     let earlyBytes = 0
     const afterHello = (bytes: number, act: () => void): void => {
+      if (!early) {
+        act()
+        return
+      }
       earlyBytes += bytes
-      if (!early) act()
-      else if (early.length >= EARLY_MAX_FRAMES || earlyBytes > EARLY_MAX_BYTES)
-        session.close(CLOSE.FLOODING, 'flooding')
+      deps.load.bytes += bytes
+      const tooMuch = earlyBytes > EARLY_MAX_BYTES || deps.load.bytes > IN_WORK_MAX_BYTES
+      if (tooMuch || early.length >= EARLY_MAX_FRAMES) session.close(CLOSE.FLOODING, 'flooding')
       else early.push(act)
     }
     greet(session)
@@ -89,6 +93,7 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
       .finally(() => {
         const waiting = early ?? []
         early = null
+        deps.load.bytes -= earlyBytes
         if (session.state !== 'closed') for (const act of waiting) act()
       })
     return {

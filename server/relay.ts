@@ -31,7 +31,7 @@ const MALFORMED_MAX = 5
 /** Frames of one socket being worked on; beyond it the answer is OVERLOADED. I10 */
 const IN_WORK_MAX = 1_000
 /** Bytes of sends being worked on, over all connections: they wait here while the database does not answer. I10 */
-const IN_WORK_MAX_BYTES = 64 * 1024 * 1024
+export const IN_WORK_MAX_BYTES = 64 * 1024 * 1024
 /** Of that, one connection's share: who floods must not take everybody's place. */
 const CONNECTION_MAX_BYTES = 8 * 1024 * 1024
 /** Answers and pages buffered for one connection before it is closed. I10 */
@@ -155,9 +155,9 @@ export class Line {
   private async ack(requestId: number, messageIds: string[]): Promise<void> {
     const { session, deps } = this
     const { deviceKey, userId, deviceId } = session.caller
-    const { sequences, unknown } = session.outstanding(messageIds)
+    const { rows, unknown } = session.outstanding(messageIds)
     const ended = Promise.all([
-      deps.acks.end(sequences.map((sequence) => ({ deviceKey, sequence }))),
+      deps.acks.end(rows.map((row) => ({ deviceKey, ...row }))),
       deps.acks.endByIds(deviceKey, unknown),
     ])
     // Without its result, which would hold on to all results before it.

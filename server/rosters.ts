@@ -51,6 +51,11 @@ function fromRow(row: Row): Roster {
   }
 }
 
+/** A load that others may join. */
+type Waiting = { promise: Promise<Roster | null>; settle(roster: Roster | null): void; fail(error: unknown): void }
+
+/** Rosters of one query: 200 large groups at once take half a second and block the loop (I14). */
+const QUERY_MAX_ROSTERS = 20
 /** Devices the cache holds at most, over all rosters: about 250 bytes each. I10 */
 const CACHE_MAX_DEVICES = 400_000
 
@@ -61,10 +66,7 @@ export class Rosters {
   private readonly sql: Sql
   private readonly cache = new Map<Uuid, Roster>()
   private cachedDevices = 0
-  private waiting = new Map<
-    Uuid,
-    { promise: Promise<Roster | null>; settle: (r: Roster | null) => void; fail: (e: unknown) => void }
-  >()
+  private waiting = new Map<Uuid, Waiting>()
 
   constructor(sql: Sql) {
     this.sql = sql
@@ -99,11 +101,16 @@ export class Rosters {
   }
 
   private async flush(): Promise<void> {
-    const batch = this.waiting
+    const batch = [...this.waiting]
     this.waiting = new Map()
+    for (let at = 0; at < batch.length; at += QUERY_MAX_ROSTERS)
+      await this.read(batch.slice(at, at + QUERY_MAX_ROSTERS))
+  }
+
+  private async read(batch: [Uuid, Waiting][]): Promise<void> {
     try {
       const rows = await this.sql<Row[]>`
-        select x.id, r.* from unnest(${[...batch.keys()]}::uuid[]) x(id) cross join lateral roster(x.id) r`
+        select x.id, r.* from unnest(${batch.map(([id]) => id)}::uuid[]) x(id) cross join lateral roster(x.id) r`
       const found = new Map(rows.map((row) => [row.id, fromRow(row)]))
       for (const [id, { settle }] of batch) {
         const roster = found.get(id) ?? null
@@ -111,7 +118,7 @@ export class Rosters {
         settle(roster)
       }
     } catch (error) {
-      for (const { fail } of batch.values()) fail(error)
+      for (const [, { fail }] of batch) fail(error)
     }
   }
 

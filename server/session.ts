@@ -172,15 +172,15 @@ export class Session {
   }
 
   /** Sequences of those ids this connection has outstanding; the rest is returned as unknown. */
-  outstanding(messageIds: Uuid[]): { sequences: number[]; unknown: Uuid[] } {
-    const sequences: number[] = []
+  outstanding(messageIds: Uuid[]): { rows: { sequence: number; messageId: Uuid }[]; unknown: Uuid[] } {
+    const rows: { sequence: number; messageId: Uuid }[] = []
     const unknown: Uuid[] = []
     for (const id of messageIds) {
       const sequence = this.unacked.get(id)
       if (sequence === undefined) unknown.push(id)
-      else sequences.push(sequence)
+      else rows.push({ sequence, messageId: id })
     }
-    return { sequences, unknown }
+    return { rows, unknown }
   }
 
   /** Their acks are committed: slots of the window are free again. */

@@ -11,6 +11,8 @@ import type { Session } from './session.ts'
 const REPOLL_MS = 5_000
 /** One slice of it; sessions per slice follow from how many there are. */
 const REPOLL_SLICE_MS = 250
+/** Clients sent away come back spread over this time, milliseconds. [C-8] */
+const RETURN_SPREAD_MS = 5_000
 /** A small node does not read more often than this. */
 const ROUND_MIN_MS = 1_000
 /** A token's end is announced so long before it comes. [C-6] */
@@ -30,6 +32,7 @@ export class Sessions {
   private timer: NodeJS.Timeout | null = null
   private databaseEpoch: Uuid | null = null
   private roundAtMs = 0
+  private asking = false
 
   constructor(deps: SessionsDeps) {
     this.deps = deps
@@ -71,10 +74,10 @@ export class Sessions {
     this.byDevice.get(deviceKey)?.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
   }
 
-  /** Says goodbye to everyone. [C-8] */
-  goAway(retryAfterMs: () => number): void {
+  /** Says goodbye to everyone, who comes back spread over some time. [C-8] */
+  goAway(): void {
     for (const session of this.byDevice.values()) {
-      session.connection.send(encode.goingAway('SHUTDOWN', retryAfterMs()))
+      session.connection.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
       session.close(CLOSE.GOING_AWAY, 'going away')
     }
   }
@@ -96,7 +99,8 @@ export class Sessions {
       const nowMs = performance.now()
       if (nowMs - this.roundAtMs < ROUND_MIN_MS) return
       this.roundAtMs = nowMs
-      await this.watchEpoch()
+      // Not waited for: tokens end and pings go out while the database is away, too.
+      this.watchEpoch().catch((error: unknown) => this.deps.report(error))
       this.round = [...this.byDevice.values()]
     }
     const share = Math.max(50, Math.ceil((this.byDevice.size * REPOLL_SLICE_MS) / REPOLL_MS))
@@ -104,8 +108,13 @@ export class Sessions {
     if (sessions.length === 0) return
     this.expire(sessions)
     this.ping(sessions)
+    // One question at a time: a database that hangs is not asked again and again.
+    if (this.asking) return
     const sent = sessions.map((each) => each.sentUpTo)
-    const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey))
+    this.asking = true
+    const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey)).finally(() => {
+      this.asking = false
+    })
     for (const [i, session] of sessions.entries()) {
       const tail = tails.get(session.caller.deviceKey)
       if (tail === undefined) this.unlinked(session.caller.deviceKey)
@@ -118,8 +127,7 @@ export class Sessions {
   /** After a restore sequences are given out anew: what a session was sent says nothing any more. [K-9] */
   private async watchEpoch(): Promise<void> {
     const epoch = await this.deps.queue.databaseEpoch()
-    if (this.databaseEpoch !== null && this.databaseEpoch !== epoch)
-      for (const session of this.byDevice.values()) session.close(CLOSE.GOING_AWAY, 'the database was restored')
+    if (this.databaseEpoch !== null && this.databaseEpoch !== epoch) this.goAway()
     this.databaseEpoch = epoch
   }
 

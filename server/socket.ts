@@ -5,7 +5,7 @@ import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
 import { type Admission, CLOSE } from './connection.ts'
 import { type Corkless, openCorkless } from './corkless.ts'
-import { errorBody, HTTP_STATUS } from './errors.ts'
+import { refusal } from './errors.ts'
 import { type Data, Link } from './link.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
@@ -59,6 +59,8 @@ const IDLE_TIMEOUT_SECONDS = 120
 /** uWebSockets cuts larger messages off without a close frame; up to here the client is told 1009. [C-7.2] */
 const CUT_OFF_BYTES = 2 * FRAME_HARD_MAX_BYTES
 const SUBPROTOCOL = 'sealpost.v1'
+/** Bytes of request bodies this process holds at once, whoever sends them; beyond it OVERLOADED. I10 */
+const BODIES_MAX_BYTES = 64 * 1024 * 1024
 /** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
 const EXCLUSIVE_PORT = 1
 
@@ -190,11 +192,12 @@ async function upgrade(
     corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))
   } catch (error) {
     if (!(error instanceof RelayError)) options.report(error)
-    const refusal = error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')
     if (!gone)
-      write(response, { status: HTTP_STATUS[refusal.code], headers: {}, body: JSON.stringify(errorBody(refusal)) })
+      write(response, refusal(error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')))
   }
 }
+
+let bodiesHeld = 0
 
 async function respond(
   response: uws.HttpResponse,
@@ -207,6 +210,7 @@ async function respond(
   let gone = false
   const chunks: Buffer[] = []
   let size = 0
+  let held = 0
   let finish!: (body: Buffer) => void
   let fail!: (error: unknown) => void
   const body = new Promise<Buffer>((resolve, reject) => {
@@ -227,6 +231,10 @@ async function respond(
         fail(new RelayError('TOO_LARGE', `the body exceeds ${route.maxBodyBytes} bytes`))
       return
     }
+    if (bodiesHeld + chunk.byteLength > BODIES_MAX_BYTES)
+      return fail(new RelayError('OVERLOADED', 'too many requests at once', { retryAfterMs: 1000 }))
+    held += chunk.byteLength
+    bodiesHeld += chunk.byteLength
     if (chunk.byteLength > 0) chunks.push(Buffer.from(chunk.slice(0)))
     if (isLast) finish(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
   })
@@ -236,6 +244,8 @@ async function respond(
   } catch (error) {
     report(error)
     if (!gone) write(response, { status: 500, headers: {}, body: '' }, copied.method)
+  } finally {
+    bodiesHeld -= held
   }
 }
 

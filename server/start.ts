@@ -41,8 +41,6 @@ export type Relay = {
   close(): Promise<void>
 }
 
-/** Clients come back spread over this time, milliseconds. [C-8] */
-const RETURN_SPREAD_MS = 5_000
 /** How long requests under way are waited for, milliseconds: some client never finishes its body. */
 const REQUESTS_MAX_MS = 5_000
 /** Time for goodbyes to leave, milliseconds. */
@@ -140,7 +138,13 @@ export async function startRelay(
     const listener = await listen({
       host: config.host,
       port: config.port,
-      routes: serveRoutes(routes, { authenticate, observe, clock, busy: (by) => requests.count(by) }),
+      routes: serveRoutes(routes, {
+        authenticate,
+        observe,
+        clock,
+        busy: (by) => requests.count(by),
+        draining: () => draining,
+      }),
       notFound,
       report,
       admit: openSession({
@@ -171,7 +175,7 @@ export async function startRelay(
         // What was accepted for writing commits and is acknowledged before the goodbyes; requests under way are answered.
         await Promise.all([writer.drained(), requests.over(REQUESTS_MAX_MS)])
         await new Promise((resolve) => setImmediate(resolve))
-        sessions.goAway(() => Math.floor(Math.random() * RETURN_SPREAD_MS))
+        sessions.goAway()
         watching.stop()
         await new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))
         listener.close()

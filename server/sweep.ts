@@ -59,6 +59,8 @@ export function keepSweeping(deps: SweepDeps): { ready: Promise<void>; stop(): P
 
 /** A node whose clock runs ahead would take everybody's mail for old. */
 async function sweepIfClocksAgree(deps: SweepDeps): Promise<void> {
+  // Acks need them whatever the clocks say.
+  await makePartitions(deps.sql, deps.clock())
   const [{ now }] = await deps.sql<[{ now: Date }]>`select now()`
   const apartMs = Math.abs(now.getTime() - deps.clock())
   if (apartMs <= CLOCKS_APART_MAX_MS) await sweep(deps)

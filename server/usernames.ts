@@ -11,6 +11,8 @@ export const LOOKUP_BURST = 20
 export const LOOKUP_REFILL_MS = 30_000
 /** Callers whose look-ups are remembered; past it the one idle longest starts afresh. I10 */
 const LOOKUP_MAX_CALLERS = 50_000
+/** Names one user may keep locked behind himself. [U-3] */
+const LOCKED_MAX = 3
 
 export type Usernames = {
   /**
@@ -39,8 +41,9 @@ export function openUsernames({ sql }: { sql: Sql }): Usernames {
         await tx`select 1 from accounts where user_id = ${userId} for no key update`
         await tx`select 1 from usernames where user_id = ${userId} or username_hash = ${hash}
           order by username_hash for update`
-        await releaseOthers(tx, userId, hash, nowMs)
         const unlocked = new Date(nowMs - USERNAME_LOCK_MS)
+        await refuseHoarding(tx, userId, hash, unlocked, nowMs)
+        await releaseOthers(tx, userId, hash, nowMs)
         const taken = await tx`insert into usernames (username_hash, user_id) values (${hash}, ${userId})
           on conflict (username_hash) do update set user_id = excluded.user_id, former_user_id = null, released_at = null
           where usernames.user_id = excluded.user_id or (usernames.user_id is null
@@ -66,6 +69,16 @@ export function openUsernames({ sql }: { sql: Sql }): Usernames {
       return row.user_id
     },
   }
+}
+
+// Whoever changes names all day would lock them all. Taking a locked one of his own back locks no more than there are.
+async function refuseHoarding(tx: Transaction, userId: Uuid, hash: Uint8Array, unlocked: Date, nowMs: number) {
+  const locked = await tx<{ released_at: Date }[]>`select released_at from usernames
+    where former_user_id = ${userId} and released_at > ${unlocked} and username_hash <> ${hash}
+      and not exists (select from usernames own where own.user_id = ${userId} and own.username_hash = ${hash}) order by released_at`
+  if (locked.length < LOCKED_MAX) return
+  const retryAfterMs = Math.max(1, locked.at(-LOCKED_MAX)!.released_at.getTime() + USERNAME_LOCK_MS - nowMs)
+  throw new RelayError('RATE_LIMITED', 'too many usernames were changed lately', { retryAfterMs })
 }
 
 const releaseOthers = (tx: Transaction, userId: Uuid, kept: Uint8Array | null, nowMs: number) =>

@@ -1,7 +1,9 @@
 // HTTP requests to routes and back: authentication, bodies by their schema, errors by their code. Knows no route in particular.
+import { openBuckets } from '../keys/budget.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
-import type { Caller, Route, RouteRequest } from '../proto/route.ts'
-import { errorBody, HTTP_STATUS, toRelayError } from './errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Caller, Route, RouteRequest, RouteResponse } from '../proto/route.ts'
+import { refusal, toRelayError } from './errors.ts'
 import type { Observe } from './observe.ts'
 import type { Answer, Head, HttpRoute } from './socket.ts'
 
@@ -12,6 +14,8 @@ export type WebDeps = {
   clock: () => number
   /** Told when a request begins and ends: a relay on its way down waits for them. */
   busy(by: 1 | -1): void
+  /** The relay is on its way down: it answers about itself, and takes no more work. */
+  draining(): boolean
 }
 
 /** Requests under way. */
@@ -35,7 +39,13 @@ export class Requests {
   }
 }
 
+const GOING_AWAY_RETRY_MS = 1_000
 const DEFAULT_BODY_BYTES = 64 * 1024
+/** Parts (entries, fields) of a JSON body and how deep they nest: far above 100 keys of each kind and 500 ids. */
+const BODY_MAX_PARTS = 2048
+const BODY_MAX_DEPTH = 8
+/** Users remembered per bounded route; past it the one idle longest starts afresh. I10 */
+const RATE_MAX_CALLERS = 50_000
 /** Of a field's name that the client made up, in the answer. */
 const NAMED_MAX_CHARS = 64
 
@@ -45,59 +55,81 @@ export const bearerOf = (authorization: string | null): string | null =>
 
 /** Makes declared routes servable: what they throw becomes the answer of its code (I15). */
 export const serveRoutes = (routes: Route[], deps: WebDeps): HttpRoute[] =>
-  routes.map((each) => ({
-    method: each.method,
-    path: each.path,
-    maxBodyBytes: each.maxBodyBytes ?? DEFAULT_BODY_BYTES,
-    handle: (head, body) => answer(each, head, body, deps),
-  }))
+  routes.map((each) => {
+    const spend = each.rate && openRate(each.rate)
+    return {
+      method: each.method,
+      path: each.path,
+      maxBodyBytes: each.maxBodyBytes ?? DEFAULT_BODY_BYTES,
+      handle: (head, body) => answer(each, head, body, deps, spend),
+    }
+  })
+
+type Spend = (caller: Uuid, nowMs: number) => void
+
+function openRate(rate: { burst: number; everyMs: number }): Spend {
+  const buckets = openBuckets<Uuid>(rate, RATE_MAX_CALLERS)
+  return (caller, nowMs) => {
+    const retryAfterMs = buckets.waitMs(caller, 1, nowMs)
+    if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many requests of this kind', { retryAfterMs })
+    buckets.take(caller, 1, nowMs)
+  }
+}
 
 /** The answer to a path or method nobody serves. [H-2] */
 export const notFound = async (): Promise<Answer> => refusal(new RelayError('NOT_FOUND', 'no such endpoint'))
 
-async function answer(route: Route, head: Head, body: () => Promise<Buffer>, deps: WebDeps): Promise<Answer> {
+async function answer(
+  route: Route,
+  head: Head,
+  body: () => Promise<Buffer>,
+  deps: WebDeps,
+  spend: Spend | undefined,
+): Promise<Answer> {
   const { observe } = deps
   let result: Answer
   deps.busy(1)
   try {
-    const response = await route.handle(await read(route, head, body, deps))
-    result = {
-      status: response.status,
-      headers: { ...(response.contentType && { 'Content-Type': response.contentType }), ...response.headers },
-      body: response.contentType
-        ? String(response.body)
-        : response.body === undefined
-          ? ''
-          : JSON.stringify(response.body),
-    }
+    if (deps.draining() && /^\/(v1|oauth)\//.test(route.path))
+      throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
+    result = toAnswer(await route.handle(await read(route, head, body, deps, spend)))
   } catch (error) {
     const refused = toRelayError(error, (unknown) =>
       observe.log.error({ err: unknown, route: route.path }, 'request failed'),
     )
-    if (refused.code === 'UNAUTHENTICATED') {
-      observe.metrics.unauthorized.inc()
-      observe.events.unauthorized({ where: route.path, address: head.address, code: refused.code })
-    }
-    result = refusal(refused)
+    result = route.refuse ? toAnswer(route.refuse(refused)) : refusal(refused)
   } finally {
     // After the answer is written, which the caller does in the same turn.
     setImmediate(() => deps.busy(-1))
   }
+  // Also what a route answers by itself: a wrong device secret.
+  if (result.status === 401) {
+    observe.metrics.unauthorized.inc()
+    observe.events.unauthorized({ where: route.path, address: head.address, code: 'UNAUTHENTICATED' })
+  }
   observe.metrics.http.inc({ method: route.method, route: route.path, status: result.status })
   return result
 }
+
+const toAnswer = (response: RouteResponse): Answer => ({
+  status: response.status,
+  headers: { ...(response.contentType && { 'Content-Type': response.contentType }), ...response.headers },
+  body: response.contentType ? String(response.body) : response.body === undefined ? '' : JSON.stringify(response.body),
+})
 
 async function read(
   route: Route,
   head: Head,
   body: () => Promise<Buffer>,
   deps: WebDeps,
+  spend: Spend | undefined,
 ): Promise<RouteRequest<unknown>> {
   const bearer = bearerOf(head.authorization)
   let caller: Caller | undefined
   if (route.auth === 'device') {
     if (!bearer) throw new RelayError('UNAUTHENTICATED', 'an access token is required')
     caller = await deps.authenticate(bearer)
+    spend?.(caller.userId, deps.clock())
   }
   const names = route.path.split('/').filter((part) => part.startsWith(':'))
   return {
@@ -128,6 +160,7 @@ function parse(route: Route, head: Head, bytes: Buffer): unknown {
     const fields = new URLSearchParams(bytes.toString())
     value = Object.fromEntries([...new Set(fields.keys())].map((name) => [name, one(fields.getAll(name))]))
   } else {
+    if (hasTooManyParts(bytes)) throw invalid('the body has more parts than any request needs')
     try {
       // An empty body is an empty object: most requests may leave everything out.
       value = bytes.length === 0 ? {} : JSON.parse(bytes.toString())
@@ -146,11 +179,25 @@ function parse(route: Route, head: Head, bytes: Buffer): unknown {
   throw invalid(at ? `${at}: ${message}` : message)
 }
 
-const one = (values: string[]): string | string[] => (values.length === 1 ? values[0]! : values)
-
-function refusal(error: RelayError): Answer {
-  const headers: Record<string, string> = {}
-  if (error.retryAfterMs > 0) headers['Retry-After'] = String(Math.ceil(error.retryAfterMs / 1000))
-  if (error.code === 'UNAUTHENTICATED') headers['WWW-Authenticate'] = 'Bearer'
-  return { status: HTTP_STATUS[error.code], headers, body: JSON.stringify(errorBody(error)) }
+/** Counts before anything is made of them: a schema makes an issue of every wrong part, and deep nesting is dear to parse. I14 */
+function hasTooManyParts(json: Uint8Array): boolean {
+  let parts = 0
+  let depth = 0
+  let quoted = false
+  for (let at = 0; at < json.length; at++) {
+    const byte = json[at]!
+    if (quoted) {
+      if (byte === 0x5c) at++
+      else if (byte === 0x22) quoted = false
+    } else if (byte === 0x22) quoted = true
+    else if (byte === 0x2c) parts++
+    else if (byte === 0x5b || byte === 0x7b) {
+      parts++
+      if (++depth > BODY_MAX_DEPTH) return true
+    } else if (byte === 0x5d || byte === 0x7d) depth--
+    if (parts > BODY_MAX_PARTS) return true
+  }
+  return false
 }
+
+const one = (values: string[]): string | string[] => (values.length === 1 ? values[0]! : values)

@@ -68,8 +68,15 @@ const membersBody = z.strictObject({ user_ids: z.array(userId), ...signed })
 const roleBody = z.strictObject({ role: z.enum(['member', 'admin']), ...signed })
 const archiveBody = z.strictObject(signed).optional()
 
+/** Each change puts an event with up to 1 KiB of the caller's choice into queues of people who never agreed to it. */
+const CHANGES_RATE = { burst: 100, everyMs: 30_000 }
+
 /** The routes of conversations; every change answers {conversation_id, revision}. [H-8.2] */
 export function conversationRoutes(conversations: Conversations): Route[] {
+  return declare(conversations).map((each) => (each.method === 'GET' ? each : { ...each, rate: CHANGES_RATE }))
+}
+
+function declare(conversations: Conversations): Route[] {
   return [
     route({
       method: 'POST',

@@ -10,7 +10,7 @@ import { ENROLMENT_MAX_BYTES, enrolledAnswer, enrolmentFields, toEnrolment } fro
 
 const linking = z.strictObject({
   ...enrolmentFields,
-  user_id: z.string().refine(isUuid, 'is not a canonical UUID'),
+  user_id: z.string().refine(isUuid, 'is not a canonical UUID').nullish(),
   link_code: z.string().max(64).nullish(),
 })
 
@@ -37,7 +37,7 @@ export const deviceRoutes = ({ devices }: { devices: Devices }): Route[] => [
     async handle({ body, bearer, nowMs }) {
       const permit = body.link_code ? { linkCode: body.link_code } : bearer ? { outsideToken: bearer } : null
       if (!permit) throw refusedLinkCode()
-      return enrolledAnswer(await devices.link(body.user_id, permit, toEnrolment(body), nowMs))
+      return enrolledAnswer(await devices.link(body.user_id ?? null, permit, toEnrolment(body), nowMs))
     },
   }),
   route({

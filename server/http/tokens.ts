@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { type Route, type RouteResponse, route } from '../../proto/route.ts'
 import { verifyCredentials } from '../credentials.ts'
 import type { Sql } from '../database.ts'
+import { HTTP_STATUS } from '../errors.ts'
 import type { Tokens } from '../tokens.ts'
 
 // Anything goes in: what is wrong is answered in RFC 6749's form, not in ours.
@@ -24,6 +25,12 @@ export const tokenRoutes = ({ sql, tokens }: { sql: Sql; tokens: Tokens }): Rout
     body: form,
     form: true,
     maxBodyBytes: 4096,
+    // [T-3.1]
+    refuse: ({ code, message }) => {
+      const status = HTTP_STATUS[code]
+      if (status < 500) return refused(status, 'invalid_request', message)
+      return refused(status, status === 503 ? 'temporarily_unavailable' : 'server_error')
+    },
     async handle({ body, authorization, nowMs }) {
       // RFC 6749 §3.2: parameters must not repeat; ones we do not know are ignored.
       const [grant, id, secret] = ['grant_type', 'client_id', 'client_secret'].map((name) => body[name])

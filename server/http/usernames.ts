@@ -18,6 +18,8 @@ export const usernameRoutes = ({ usernames }: { usernames: Usernames }): Route[]
     summary: 'Take a username, shown by its hash and a proof; releases the one held before.',
     auth: 'device',
     body: claim,
+    // CONFLICT tells that a name is taken, as a look-up would, and each success locks a name for 30 days. [U-4]
+    rate: { burst: 5, everyMs: 3_600_000 },
     async handle({ caller, body, nowMs }) {
       await usernames.set(caller.userId, body.username_hash, body.proof, nowMs)
       return { status: 204 }

@@ -37,7 +37,9 @@ begin
   full_room := '{}';
   for i in select s from generate_subscripts(ks, 1) s where is_full[s] or base[s] + cnt[s] - floors[s] >= quota loop
     select count(*) into waiting from (
-      select 1 from message_deliveries_waiting w where w.device_key = ks[i] order by w.sequence limit quota + 1) counted;
+      -- Messages only: system events are always taken, and must not take the room of messages.
+      select 1 from message_deliveries_waiting w
+      where w.device_key = ks[i] and (w.ciphertext_type <> 0 or w.withheld <> 0) order by w.sequence limit quota + 1) counted;
     floors[i] := base[i] - waiting;
     -- Hysteresis: a full queue takes nothing until a fifth of it has drained, so that senders do not hammer at its brim.
     room := case when is_full[i] and waiting > quota / 5 * 4 then 0 else greatest(quota - waiting, 0) end;

@@ -132,7 +132,7 @@ describe('the list', () => {
   })
 })
 
-test('sharing means being active together in a conversation that lives', async () => {
+test('sharing means being active together in a conversation that lives, in which the other one took part', async () => {
   const users = (await makeUsers(db.database.sql, 6)) as [Uuid, Uuid, Uuid, Uuid, Uuid, Uuid]
   const [me, friend, left, archivedOnly, stranger, pen] = users
   const { conversationId: id } = await conversations.createGroup(by(me), {
@@ -145,7 +145,9 @@ test('sharing means being active together in a conversation that lives', async (
   await conversations.archive(direct.conversationId, by(me))
   await conversations.createDirect(by(pen), me)
   const shared = await conversations.sharesConversation(me, [...users, randomUUID()])
-  expect(shared).toEqual(new Set([me, friend, pen]))
+  // A friend who was only added has agreed to nothing; who wrote or changed something has.
+  expect(shared).toEqual(new Set([me, pen]))
+  expect(await conversations.sharesConversation(friend, [me])).toEqual(new Set([me]))
   expect(await conversations.sharesConversation(stranger, [me])).toEqual(new Set())
   expect(await conversations.sharesConversation(me, [])).toEqual(new Set())
 })
