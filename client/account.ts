@@ -1,14 +1,15 @@
 // Who this device is to the relay: registration, linking, its tokens, and what it knows of the relay's clock.
 // The device secret is a password and lives here; private keys do not.
+import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { REGISTRATION_ID_MAX } from '../proto/limits.ts'
 import { base64, bigEndian, concat, utf8 } from './bytes.ts'
 import { DeviceGone } from './connection.ts'
 import type { Crypto, KeyOrder, MadeKeys, Self } from './crypto.ts'
-import { Http } from './http.ts'
+import { Http, Unreachable } from './http.ts'
 import { deviceKeysBytes, keysJson, published, publishedFrom } from './prekeys.ts'
 import { Stage } from './stage.ts'
-import type { Storage } from './storage.ts'
+import type { Storage, Transaction } from './storage.ts'
 import { Table } from './tables.ts'
 import type { Time } from './time.ts'
 import type { Transport } from './transport.ts'
@@ -72,8 +73,12 @@ export class Account {
 
   /** Changes what is kept of oneself. */
   update(change: Partial<Enrolment>): void {
+    this.options.storage.transaction((tx) => this.updateIn(tx, change))
+  }
+  /** The same inside of a transaction. */
+  updateIn(tx: Transaction, change: Partial<Enrolment>): void {
     const changed = { ...this.self, ...change }
-    this.options.storage.transaction((tx) => enrolments.put(tx, 'self', changed))
+    enrolments.put(tx, 'self', changed)
     this.enrolment = changed
   }
 
@@ -84,14 +89,19 @@ export class Account {
       this.options.crypto.createIdentity(stage)
     })
     const json = this.enrolmentJson(stage, attempt, { purpose: 'register', linkCode: '' })
-    const answer = await this.http.open<Enrolled>('POST', '/v1/accounts', { ...json, ...options })
-    this.enrol(answer, attempt)
+    try {
+      this.enrol(await this.http.open<Enrolled>('POST', '/v1/accounts', { ...json, ...options }), attempt)
+    } catch (error) {
+      // The identity has an account already: ours, whose answer and secret were lost. Nobody knows it; the next try is another.
+      if (error instanceof RelayError && error.code === 'CONFLICT') this.abandon()
+      throw error
+    }
   }
 
   /** One more device of a user whose identity came sealed. [I-4] */
-  async link(options: { userId: Uuid; linkCode: string; name?: string; import(stage: Stage): void }): Promise<void> {
+  async link(options: { userId: Uuid; linkCode: string; name?: string; stage: Stage }): Promise<void> {
     if (this.enrolment) throw new Error('this device is registered')
-    const { stage, attempt } = this.prepare(options.import)
+    const { stage, attempt } = this.prepare(() => {}, options.stage)
     const json = this.enrolmentJson(stage, attempt, { purpose: 'link', linkCode: options.linkCode })
     const named = options.name === undefined ? {} : { name: options.name }
     const body = { ...json, ...named, user_id: options.userId, link_code: options.linkCode }
@@ -99,11 +109,14 @@ export class Account {
   }
 
   // Private halves are stored before their public ones leave; a lost answer finds the same keys again.
-  private prepare(identify: (stage: Stage) => void): { stage: Stage; attempt: Attempt } {
+  private prepare(
+    identify: (stage: Stage) => void,
+    stage = new Stage(this.options.storage),
+  ): { stage: Stage; attempt: Attempt } {
     const { storage, crypto } = this.options
     const before = storage.transaction((tx) => attempts.get(tx, 'self'))
-    const stage = new Stage(storage)
-    if (before) return { stage, attempt: before }
+    const stage = given ?? new Stage(storage)
+    if (before && !given) return { stage, attempt: before }
     identify(stage)
     const registrationId = 1 + Math.floor(this.options.time.random() * REGISTRATION_ID_MAX)
     const attempt = { registrationId, keys: crypto.makeKeys(stage, FIRST_KEYS, this.now()) }
@@ -112,6 +125,13 @@ export class Account {
       attempts.put(tx, 'self', attempt)
     })
     return { stage, attempt }
+  }
+
+  private abandon(): void {
+    this.options.storage.transaction((tx) => {
+      attempts.delete(tx, 'self')
+      this.options.crypto.abandonIdentity(tx)
+    })
   }
 
   private enrolmentJson(stage: Stage, attempt: Attempt, proof: { purpose: 'register' | 'link'; linkCode: string }) {
@@ -168,7 +188,7 @@ export class Account {
       client_secret: secret,
     })
     if (answer.status === 401 || answer.status === 400) throw new DeviceGone('the relay does not know this device')
-    if (answer.status !== 200) throw new Error(`the token endpoint answered HTTP ${answer.status}`)
+    if (answer.status !== 200) throw new Unreachable(`the token endpoint answered HTTP ${answer.status}`)
     const { access_token: token, expires_in } = JSON.parse(answer.body) as { access_token: string; expires_in: number }
     const expiresInMs = expires_in * 1000
     this.token = { token, endsAtMs: this.options.time.now() + expiresInMs }

@@ -42,6 +42,8 @@ export type Tokens = (options: { fresh: boolean }) => Promise<{ token: string; e
 
 type Waiting = { resolve(frame: ServerFrame): void; reject(error: Error): void }
 
+/** [C-8] */
+const FINAL: Record<number, CloseReason> = { 4400: 'malformed', 4409: 'connected_elsewhere' }
 const OPEN_WITHIN_MS = 15_000
 const REAUTHENTICATE_BEFORE_MS = 120_000
 
@@ -159,12 +161,14 @@ export class Connection extends Emitter<ConnectionEvents> {
     const waiting = this.waiting.get(frame.requestId)
     if (waiting) {
       this.waiting.delete(frame.requestId)
-      return waiting.resolve(frame)
+      waiting.resolve(frame)
+      return
     }
     if (frame.hello) {
       this.cancelOpening?.()
       this.change({ name: 'syncing' })
-      return this.emit('hello', frame.hello)
+      this.emit('hello', frame.hello)
+      return
     }
     if (frame.goingAway) {
       this.retryAfterMs = frame.goingAway.retryAfterMs ?? 0
@@ -206,8 +210,11 @@ export class Connection extends Emitter<ConnectionEvents> {
     // A platform that hides why an upgrade failed may hide a 401.
     if (code === 4401 || ending.openMs === null) this.needsFresh = true
     this.end()
-    if (code === 4409) return this.change({ name: 'closed', reason: 'connected_elsewhere' })
-    if (code === 4400) return this.change({ name: 'closed', reason: 'malformed' })
+    const final = FINAL[code]
+    if (final) {
+      this.change({ name: 'closed', reason: final })
+      return
+    }
     const retryInMs = this.backoff.after(ending)
     this.cancelRetry = this.options.time.after(retryInMs, () => void this.connect())
     this.change({ name: 'offline', retryInMs })

@@ -2,6 +2,7 @@
 // Methods read and write a Stage; whoever calls them holds the account's mutex and applies the stage in one transaction.
 import type { Uuid } from '../proto/ids.ts'
 import type { Stage } from './stage.ts'
+import type { Reader, Transaction, Writer } from './storage.ts'
 import type { Address } from './wire.ts'
 
 /** Public halves as the relay's HTTP takes them, raw bytes. */
@@ -64,6 +65,8 @@ export interface Crypto {
 
   /** Makes the identity key pair of a new user. @returns the public key, 33 bytes. @throws Error when there is one. */
   createIdentity(stage: Stage): Uint8Array
+  /** Forgets the identity of a registration that came to nothing. */
+  abandonIdentity(to: Writer): void
   /** Own public identity key, 33 bytes. */
   ownIdentity(stage: Stage): Uint8Array
   /** XEdDSA by the identity key, 64 bytes. */
@@ -71,7 +74,7 @@ export interface Crypto {
   /** Whether the signature is that key's. False for anything malformed. */
   isSignedBy(identityKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean
   /** The identity key known for a user, own user included; null = none yet. */
-  identityOf(stage: Stage, userId: Uuid): Uint8Array | null
+  identityOf(from: Reader, userId: Uuid): Uint8Array | null
   /** Believes this key from now on, and ends the sessions made under another. The user decided it. */
   trust(stage: Stage, userId: Uuid, identityKey: Uint8Array): void
   /** The number both sides compare, 60 digits; null while the peer's key is unknown. */
@@ -84,10 +87,14 @@ export interface Crypto {
 
   /** The session with a device, if one could be used now. */
   session(stage: Stage, to: { userId: Uuid; deviceId: number }, nowMs: number): { registrationId: number } | null
+  /** The registration id of the session with a device, usable or not. */
+  registrationOf(from: Reader, peer: { userId: Uuid; deviceId: number }): number | null
   /** Opens a session from a bundle, replacing the present one. First use of a user's identity key is trusted. */
   openSession(stage: Stage, self: Self, userId: Uuid, bundle: Bundle, nowMs: number): Promise<Opening>
   /** The session is used for nothing new; what is under way can still be read. */
-  archive(stage: Stage, to: { userId: Uuid; deviceId: number }): void
+  archive(store: Writer, to: { userId: Uuid; deviceId: number }): void
+  /** Forgets every session: the store may be an old copy, and its counters used. */
+  forgetSessions(tx: Transaction): void
   /** @throws Error without a usable session. */
   encrypt(
     stage: Stage,
@@ -108,7 +115,7 @@ export interface Crypto {
   /** Says that this could not be read: libsignal's DecryptionErrorMessage as plaintext content, type 8. */
   complain(content: Uint8Array, type: number, sentAtMs: number, senderDeviceId: number): Uint8Array
   /** @throws Error when it is none. Nobody signed it: whoever carries it can forge it. */
-  readComplaint(stage: Stage, from: { userId: Uuid; deviceId: number }, content: Uint8Array): Complaint
+  readComplaint(from: Reader, peer: { userId: Uuid; deviceId: number }, content: Uint8Array): Complaint
 
   /** For a device that wants to be linked: makes a key pair for one delivery. @returns the public key, 33 bytes. */
   createProvisionKey(stage: Stage): Uint8Array

@@ -1,8 +1,11 @@
 // The relay's HTTP API as calls: JSON both ways, refusals as RelayError, a token where one is needed. What calls mean is elsewhere.
 import { ERROR_CODES, type ErrorCode, RelayError } from '../proto/errors.ts'
-import type { Transport } from './transport.ts'
+import type { HttpAnswer, HttpRequest, Transport } from './transport.ts'
 
 type Json = Record<string, unknown>
+
+/** Nobody answered; whether it was done is not known. */
+export class Unreachable extends Error {}
 
 /** Tokens for calls. */
 export type TokenSource = (options: { fresh: boolean }) => Promise<{ token: string }>
@@ -30,7 +33,7 @@ export class Http {
     this.tokens = tokens
   }
 
-  /** @returns the answer's JSON. @throws RelayError for a refusal; the transport's error when nobody answered. */
+  /** @returns the answer's JSON. @throws RelayError for a refusal; Unreachable; what the token source throws. */
   async call<T>(method: string, path: string, json?: Json): Promise<T> {
     for (let fresh = false; ; fresh = true) {
       const { token } = await this.tokens({ fresh })
@@ -54,7 +57,13 @@ export class Http {
       .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
       .join('&')
     const headers = { 'Content-Type': 'application/x-www-form-urlencoded' }
-    return this.transport.request({ method: 'POST', url: this.url + path, headers, body })
+    return this.ask({ method: 'POST', url: this.url + path, headers, body })
+  }
+
+  private ask(request: HttpRequest): Promise<HttpAnswer> {
+    return this.transport.request(request).catch((cause) => {
+      throw new Unreachable('the relay does not answer', { cause })
+    })
   }
 
   private send(method: string, path: string, { token, json }: { token?: string; json?: Json }) {
@@ -62,6 +71,6 @@ export class Http {
     if (token) headers.Authorization = `Bearer ${token}`
     if (json) headers['Content-Type'] = 'application/json'
     const body = json ? { body: JSON.stringify(json) } : {}
-    return this.transport.request({ method, url: this.url + path, headers, ...body })
+    return this.ask({ method, url: this.url + path, headers, ...body })
   }
 }

@@ -38,7 +38,8 @@ export class Liveness {
     this.silent++
     if (this.silent >= DEAD_AT) {
       this.stop()
-      return this.dead()
+      this.dead()
+      return
     }
     if (this.silent === ASK_AT) this.ask()
     this.cancel = this.time.after(TICK_MS, () => this.tick())

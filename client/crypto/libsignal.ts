@@ -25,7 +25,7 @@ import { type Uuid, uuidToBytes } from '../../proto/ids.ts'
 import { DEVICE_ID_MAX, DEVICE_ID_MIN } from '../../proto/limits.ts'
 import { type Bytes, bytes, concat } from '../bytes.ts'
 import { type Bundle, type Crypto, type Opening, Undecryptable } from '../crypto.ts'
-import type { Stage } from '../stage.ts'
+import type { Reader } from '../storage.ts'
 import { CIPHERTEXT, nameOf } from '../wire.ts'
 import { makeKeys, retire } from './keys.ts'
 import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, TABLE } from './stores.ts'
@@ -39,7 +39,7 @@ const FINGERPRINT_VERSION = 2
 const key = (raw: Uint8Array): PublicKey => PublicKey.deserialize(bytes(raw))
 const addressOf = ({ userId, deviceId }: Peer): ProtocolAddress => ProtocolAddress.new(userId, deviceId)
 
-function recordOf(stage: Stage, peer: Peer): SessionRecord | null {
+function recordOf(stage: Reader, peer: Peer): SessionRecord | null {
   const value = stage.get(TABLE.sessions, nameOf(peer))
   return value && SessionRecord.deserialize(bytes(value))
 }
@@ -70,6 +70,7 @@ export const libsignal = (): Crypto => ({
     stage.put(TABLE.self, 'identity', pair.serialize())
     return pair.publicKey.serialize()
   },
+  abandonIdentity: (to) => to.delete(TABLE.self, 'identity'),
   ownIdentity: (stage) => identityPair(stage).publicKey.serialize(),
   sign: (stage, message) => identityPair(stage).privateKey.sign(bytes(message)),
   isSignedBy(identityKey, message, signature) {
@@ -103,6 +104,7 @@ export const libsignal = (): Crypto => ({
     const record = recordOf(stage, to)
     return record?.hasCurrentState(new Date(nowMs)) ? { registrationId: record.remoteRegistrationId() } : null
   },
+  registrationOf: (from, peer) => recordOf(from, peer)?.remoteRegistrationId() ?? null,
   async openSession(stage, self, userId, bundle, nowMs): Promise<Opening> {
     const known = stage.get(TABLE.identities, userId)
     if (bundle.kyber === null) return 'incompatible'
@@ -121,6 +123,9 @@ export const libsignal = (): Crypto => ({
     if (!record) return
     record.archiveCurrentState()
     stage.put(TABLE.sessions, nameOf(to), record.serialize())
+  },
+  forgetSessions(tx) {
+    for (const { key: name } of tx.scan(TABLE.sessions)) tx.delete(TABLE.sessions, name)
   },
   async encrypt(stage, self, to, plaintext, nowMs) {
     const stores = [new Sessions(stage), new Identities(stage, self.registrationId)] as const
