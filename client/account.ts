@@ -109,10 +109,7 @@ export class Account {
   }
 
   // Private halves are stored before their public ones leave; a lost answer finds the same keys again.
-  private prepare(
-    identify: (stage: Stage) => void,
-    stage = new Stage(this.options.storage),
-  ): { stage: Stage; attempt: Attempt } {
+  private prepare(identify: (stage: Stage) => void, given?: Stage): { stage: Stage; attempt: Attempt } {
     const { storage, crypto } = this.options
     const before = storage.transaction((tx) => attempts.get(tx, 'self'))
     const stage = given ?? new Stage(storage)

@@ -7,7 +7,7 @@ import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import { Unreachable } from './http.ts'
 import { changeMessage, type Message } from './messages.ts'
-import { allRows, OUTBOX_MAX_AGE_MS, type OutboxRow, putRow, removeRow, rowAt } from './outbox.ts'
+import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
 import { noteAnswered } from './ratchet.ts'
 import type { Sealer } from './send.ts'
 import { noteSent } from './sentlog.ts'
@@ -40,31 +40,32 @@ export class Delivery {
     this.fail = fail
   }
 
-  /** Looks for work; harmless at any time. */
-  flush(): void {
+  /** Looks for work, everywhere or in one conversation; harmless at any time. */
+  flush(conversationId?: string): void {
     if (!this.core.connection.isLive) return
-    const rows = this.core.storage.transaction(allRows)
-    for (const id of new Set(rows.filter(({ failure }) => !failure).map(({ conversationId }) => conversationId))) {
+    const busy = conversationId === undefined ? this.core.storage.transaction(busyConversations) : [conversationId]
+    for (const id of busy) {
       if (this.lanes.has(id)) continue
       this.lanes.add(id)
-      this.lane(id)
-        .catch(this.fail)
-        .finally(() => this.lanes.delete(id))
+      this.lane(id).catch(this.fail)
     }
   }
 
   private async lane(conversationId: string): Promise<void> {
-    while (this.core.connection.isLive) {
-      const rows = this.core.storage.transaction(allRows)
-      const row = rows.find((each) => each.conversationId === conversationId && !each.failure)
-      if (!row) return
-      try {
-        await this.deliver(row)
-      } catch (error) {
-        if (error instanceof Disconnected) return
-        if (!(error instanceof Failed)) throw error
-        this.giveUp(row, error.message)
+    try {
+      while (this.core.connection.isLive) {
+        const row = this.core.storage.transaction((tx) => firstRow(tx, conversationId))
+        // In the same turn as `finally`: what is queued from now on finds no lane.
+        if (!row) return
+        try {
+          await this.deliver(row)
+        } catch (error) {
+          if (error instanceof Failed) this.giveUp(row, error.message)
+          else if (!(error instanceof Disconnected)) throw error
+        }
       }
+    } finally {
+      this.lanes.delete(conversationId)
     }
   }
 
@@ -90,7 +91,7 @@ export class Delivery {
         if (!core.connection.isLive) throw new Disconnected('the connection ended meanwhile')
         // It may have been given up or accepted while this waited.
         const now = core.storage.transaction((tx) => rowAt(tx, row.place))
-        if (!now || now.failure) return
+        if (!now) return
       }
     }
   }
@@ -174,7 +175,7 @@ export class Delivery {
         removeRow(tx, row)
         return null
       }
-      putRow(tx, { ...now, failure })
+      setAside(tx, now, failure)
       return this.show(tx, row, { state: 'failed', failure })
     })
     if (changed) this.core.events.emit('message_changed', changed)

@@ -99,6 +99,10 @@ export class Device extends Emitter<DeviceEvents> {
   retryNow(): void {
     this.core.connection.retryNow()
   }
+  /** Stays away until `connect`. What is sent meanwhile waits. */
+  disconnect(): void {
+    this.core.connection.close('stopped')
+  }
   /** Disconnects and gives the store back. Nothing that was promised is lost. */
   async close(): Promise<void> {
     this.core.connection.close('stopped')
@@ -128,7 +132,7 @@ export class Device extends Emitter<DeviceEvents> {
       addMessage(tx, message)
     })
     this.emit('message', message)
-    this.delivery.flush()
+    this.delivery.flush(conversationId)
     return message
   }
 

@@ -38,7 +38,9 @@ export type OutboxRow = {
 /** There is no more room for what is to be sent. */
 export class OutboxFull extends Error {}
 
-const rows = new Table<OutboxRow>('outbox')
+/** Under `<conversation>/<order>`: what is to be sent, and apart from it what failed, so that it stands in nobody's way. */
+const waiting = new Table<OutboxRow>('outbox')
+const failed = new Table<OutboxRow>('outbox_failed')
 const byId = new Table<string>('outbox_ids')
 
 /** Appends. @throws OutboxFull. */
@@ -46,41 +48,56 @@ export function enqueue(
   tx: Transaction,
   row: Omit<OutboxRow, 'place' | 'plaintext' | 'recipients' | 'rounds' | 'failure'> & { recipients?: Recipient[] },
 ): OutboxRow {
-  if (rows.count(tx) >= OUTBOX_MAX) throw new OutboxFull(`${OUTBOX_MAX} messages wait already`)
-  const place = ordered(next(tx, 'outbox'))
+  if (waiting.count(tx) + failed.count(tx) >= OUTBOX_MAX) throw new OutboxFull(`${OUTBOX_MAX} messages wait already`)
+  const place = placeIn(tx, row.conversationId)
   const whole: OutboxRow = { ...{ plaintext: null, recipients: null, rounds: 0, failure: '' }, ...row, place }
-  rows.put(tx, place, whole)
+  waiting.put(tx, place, whole)
   byId.put(tx, row.clientMessageId, place)
   return whole
 }
 
+const placeIn = (tx: Transaction, conversationId: Uuid): string => `${conversationId}/${ordered(next(tx, 'outbox'))}`
+
 /** Whether what devices tell each other still fits: people's messages come first. */
-export const hasRoom = (tx: Transaction): boolean => rows.count(tx) < OUTBOX_MAX / 2
+export const hasRoom = (tx: Transaction): boolean => waiting.count(tx) + failed.count(tx) < OUTBOX_MAX / 2
 
 /** Stores a changed row. */
-export const putRow = (to: Writer, row: OutboxRow): void => rows.put(to, row.place, row)
-/** null once it was accepted or given up. */
-export const rowAt = (from: Reader, place: string): OutboxRow | null => rows.get(from, place)
+export const putRow = (to: Writer, row: OutboxRow): void => waiting.put(to, row.place, row)
+/** Still to be sent; null once it was accepted, failed or given up. */
+export const rowAt = (from: Reader, place: string): OutboxRow | null => waiting.get(from, place)
 
-/** By its client_message_id. */
+/** By its client_message_id, waiting or failed. */
 export function rowOf(from: Reader, clientMessageId: Uuid): OutboxRow | null {
   const place = byId.get(from, clientMessageId)
-  return place === null ? null : rows.get(from, place)
+  return place === null ? null : (waiting.get(from, place) ?? failed.get(from, place))
 }
 
 /** It is done, or nobody wants it any more. */
 export function removeRow(from: Writer, row: OutboxRow): void {
-  rows.delete(from, row.place)
+  waiting.delete(from, row.place)
+  failed.delete(from, row.place)
   byId.delete(from, row.clientMessageId)
+}
+
+/** It is not sent any more until somebody asks; its bytes are kept. */
+export function setAside(tx: Transaction, row: OutboxRow, failure: string): void {
+  waiting.delete(tx, row.place)
+  failed.put(tx, row.place, { ...row, failure })
 }
 
 /** A failed row is to be sent after all: at the end of the order, with the bytes it has. [S-2.4] */
 export function requeue(tx: Transaction, row: OutboxRow): void {
-  rows.delete(tx, row.place)
-  const place = ordered(next(tx, 'outbox'))
-  rows.put(tx, place, { ...row, place, failure: '', rounds: 0 })
+  failed.delete(tx, row.place)
+  const place = placeIn(tx, row.conversationId)
+  waiting.put(tx, place, { ...row, place, failure: '', rounds: 0 })
   byId.put(tx, row.clientMessageId, place)
 }
 
-/** Everything, in order. */
-export const allRows = (tx: Transaction): OutboxRow[] => rows.scan(tx).map(({ record }) => record)
+/** The next one of a conversation. */
+export const firstRow = (tx: Transaction, conversationId: Uuid): OutboxRow | null =>
+  waiting.scan(tx, { prefix: `${conversationId}/`, limit: 1 })[0]?.record ?? null
+
+/** Conversations in which something waits. */
+export const busyConversations = (tx: Transaction): Uuid[] => [
+  ...new Set(tx.scan(waiting.name).map(({ key }) => key.split('/')[0]!)),
+]

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { MemoryStorage } from '../../client/index.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { device, directory, joined, linked, live, say, shown, texts, until } from '../support/sdk.ts'
+import { device, directory, joined, linked, live, say, shown, texts } from '../support/sdk.ts'
 
 let relay: TestRelay
 const files = directory()
@@ -41,11 +41,7 @@ describe.each([
     const conversation = await alice.conversations.direct(bob.userId)
     await say(alice, conversation, 'first')
     await shown(bob, conversation, 'first')
-    const kept = files.path(`kept-${++made}`)
-    void kept
-    const state = until(bob, 'state', (each) => each.name === 'closed')
-    bob['core'].connection.close('stopped')
-    await state
+    bob.disconnect()
     for (const text of ['a', 'b', 'c']) await say(alice, conversation, text)
     const waiting = bob.send(conversation, { text: 'written offline' })
     expect(waiting.state).toBe('sending')
