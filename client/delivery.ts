@@ -31,7 +31,7 @@ export class Delivery {
   private readonly sealer: Sealer
   private readonly fail: (error: unknown) => void
   /** Conversations that are being worked on. */
-  private readonly lanes = new Set<string>()
+  private readonly lanes = new Map<string, Promise<void>>()
 
   /** @param fail told when the store fails. */
   constructor(core: Core, sealer: Sealer, fail: (error: unknown) => void) {
@@ -46,9 +46,16 @@ export class Delivery {
     const busy = conversationId === undefined ? this.core.storage.transaction(busyConversations) : [conversationId]
     for (const id of busy) {
       if (this.lanes.has(id)) continue
-      this.lanes.add(id)
-      this.lane(id).catch(this.fail)
+      // Taken before the lane runs: it may end at once.
+      this.lanes.set(id, Promise.resolve())
+      const lane = this.lane(id).catch(this.fail)
+      if (this.lanes.has(id)) this.lanes.set(id, lane)
     }
+  }
+
+  /** Resolves when nothing is being sent. */
+  async idle(): Promise<void> {
+    while (this.lanes.size > 0) await Promise.all(this.lanes.values())
   }
 
   private async lane(conversationId: string): Promise<void> {

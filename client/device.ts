@@ -59,12 +59,22 @@ export class Device extends Emitter<DeviceEvents> {
     this.core = { storage, crypto, time, account, connection, mutex: new Mutex(), events: this }
     const fail = (error: unknown) => this.fail(error)
     this.conversations = new Conversations(this.core)
-    this.receiver = new Receiver(this.core, this.conversations, (id) => void this.settle(id))
+    this.receiver = new Receiver(this.core, this.conversations, {
+      unsettled: (id) => void this.settle(id),
+      queued: (id) => this.delivery.flush(id),
+    })
     this.inbox = new Inbox(this.core, this.receiver, fail)
     this.delivery = new Delivery(this.core, new Sealer(this.core, this.conversations), fail)
     this.upkeep = new Upkeep(this.core)
-    connection.on('state', (state) => this.changed(state))
-    connection.on('hello', (hello) => this.greet(hello))
+    const guarded = (work: () => void) => {
+      try {
+        work()
+      } catch (error) {
+        fail(error)
+      }
+    }
+    connection.on('state', (state) => guarded(() => this.changed(state)))
+    connection.on('hello', (hello) => guarded(() => this.greet(hello)))
     connection.on('frame', (frame) => {
       if (frame.envelope) this.inbox.take(frame.envelope)
       else if (frame.queueEmpty) this.inbox.queueEmpty()
@@ -102,6 +112,12 @@ export class Device extends Emitter<DeviceEvents> {
   /** Stays away until `connect`. What is sent meanwhile waits. */
   disconnect(): void {
     this.core.connection.close('stopped')
+  }
+  /** Resolves when nothing is under way: what came is stored, what was to be sent is sent or waits for a connection. */
+  async settled(): Promise<void> {
+    await this.inbox.idle()
+    await Promise.allSettled([...this.settling.values(), this.upkeep.idle(), this.delivery.idle()])
+    await this.core.mutex.run(() => {})
   }
   /** Disconnects and gives the store back. Nothing that was promised is lost. */
   async close(): Promise<void> {

@@ -23,17 +23,19 @@ import { CIPHERTEXT, type Envelope, idOf, nameOf } from './wire.ts'
 /** Events to raise once the transaction is committed. */
 type Telling = (() => void)[]
 
+/** unsettled: the conversation's chain must be fetched. queued: something may wait in its outbox. */
+type Hooks = { unsettled(conversationId: Uuid): void; queued(conversationId: Uuid): void }
+
 /** Takes envelopes one at a time. */
 export class Receiver {
   private readonly core: Core
   private readonly conversations: Conversations
-  /** Told of conversations whose chain must be fetched. */
-  private readonly unsettled: (conversationId: Uuid) => void
+  private readonly hooks: Hooks
 
-  constructor(core: Core, conversations: Conversations, unsettled: (conversationId: Uuid) => void) {
+  constructor(core: Core, conversations: Conversations, hooks: Hooks) {
     this.core = core
     this.conversations = conversations
-    this.unsettled = unsettled
+    this.hooks = hooks
   }
 
   /** Everything of the envelope is durable when this resolves. @throws only what the store throws. */
@@ -45,7 +47,7 @@ export class Receiver {
     this.core.storage.transaction((tx) => {
       if (isSeen(tx, mark)) return
       noteSeen(tx, mark, this.core.account.now())
-      takeSystemEvent(this.core, this.conversations, tx, envelope, telling, this.unsettled)
+      takeSystemEvent(this.core, this.conversations, tx, envelope, telling, this.hooks.unsettled)
     })
     for (const tell of telling) tell()
   }
@@ -103,6 +105,7 @@ export class Receiver {
       }
     })
     for (const tell of telling) tell()
+    this.hooks.queued(incoming.conversationId)
   }
 
   private takePlaintext(
@@ -150,7 +153,7 @@ export class Receiver {
     if (!waits && roster && faultOf(roster, row) === null) this.show(tx, row, telling)
     else {
       held.put(tx, prefix + ordered(next(tx, 'held')), row)
-      telling.push(() => this.unsettled(conversationId))
+      telling.push(() => this.hooks.unsettled(conversationId))
     }
   }
 

@@ -48,6 +48,11 @@ export class Upkeep {
     return this.running
   }
 
+  /** Resolves when no run is under way. */
+  async idle(): Promise<void> {
+    await this.running
+  }
+
   private async runs(): Promise<void> {
     do {
       this.again = false

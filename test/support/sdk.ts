@@ -107,3 +107,6 @@ export function directory(): { path(name: string): string; sqlite(name: string):
     end: () => rmSync(root, { recursive: true, force: true }),
   }
 }
+
+/** Resolves when nothing is under way any more: queue, outbox and upkeep of a device. */
+export const quiet = (it: Device): Promise<void> => it.settled()
