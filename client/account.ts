@@ -33,6 +33,7 @@ const SKEW_MATTERS_MS = 5 * 60_000
 const enrolments = new Table<Enrolment>('account')
 const attempts = new Table<Attempt>('enrolling')
 
+/** The realm comes from the same source as the url, not from the relay. */
 export type AccountOptions = {
   storage: Storage
   crypto: Crypto

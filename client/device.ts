@@ -229,6 +229,21 @@ export class Device extends Emitter<DeviceEvents> {
     await this.core.account.link({ ...options, userId, linkCode, stage })
   }
 
+  /** The user's devices, as the relay lists them. */
+  async devices(): Promise<{ deviceId: number; name: string; createdAtMs: number }[]> {
+    type Json = { devices: { device_id: number; name: string; created_at_ms: number }[] }
+    const { devices } = await this.core.account.http.call<Json>('GET', '/v1/devices')
+    return devices.map(({ device_id, name, created_at_ms }) => ({
+      deviceId: device_id,
+      name,
+      createdAtMs: created_at_ms,
+    }))
+  }
+  /** Ends a device of one's own user: the primary any other, a linked one itself. [I-3] */
+  async unlink(deviceId: number): Promise<void> {
+    await this.core.account.http.call('DELETE', `/v1/devices/${deviceId}`)
+  }
+
   private changed(state: ConnectionState): void {
     this.emit('state', state)
     if (state.name !== 'live') return
