@@ -1,5 +1,6 @@
 // Which devices a user is believed to have, as mismatches taught it, and what is withheld from them for now. [S-4.3]
 import type { Uuid } from '../proto/ids.ts'
+import type { Core } from './core.ts'
 import type { Reader, Writer } from './storage.ts'
 import { Table } from './tables.ts'
 import type { Address } from './wire.ts'
@@ -42,3 +43,16 @@ export function clearWithheld(to: Writer, userId: Uuid): void {
   for (const each of Object.values(all)) delete each.withheld
   users.put(to, userId, all)
 }
+
+/** How a device that wrote to us is addressed; a wrong guess is corrected by the relay's mismatch. */
+export const addressOf = (
+  core: Pick<Core, 'crypto'>,
+  from: Reader,
+  sender: { userId: Uuid; deviceId: number },
+): Address => ({
+  ...sender,
+  registrationId:
+    core.crypto.registrationOf(from, sender) ??
+    knownDevices(from, sender.userId).get(sender.deviceId)?.registrationId ??
+    1,
+})

@@ -2,6 +2,7 @@
 // it is the broken one, and what the peer missed is sent to it again. Receipts are not signed: a relay can forge them, so they are
 // bounded and cost no more than a session.
 import { uuidV7 } from '../proto/ids.ts'
+import { addressOf } from './book.ts'
 import type { Core } from './core.ts'
 import { type Incoming, unreadable } from './incoming.ts'
 import { enqueue, hasRoom } from './outbox.ts'
@@ -25,7 +26,7 @@ export function complain(core: Core, tx: Transaction, incoming: Incoming): void 
     // Not even the outside of a ciphertext: there is nothing to name.
     return
   }
-  const address = { ...sender, registrationId: core.crypto.registrationOf(tx, sender) ?? 1 }
+  const address = addressOf(core, tx, sender)
   const nowMs = core.account.now()
   enqueue(tx, {
     ...{ kind: 'complaint', clientMessageId: uuidV7(nowMs), conversationId, queuedAtMs: nowMs, resendOf: '' },
@@ -53,10 +54,9 @@ export function answerComplaint(core: Core, tx: Transaction, incoming: Incoming)
   }
   for (const row of takeForResend(tx, complaint.sentAtMs, name)) {
     if (row.conversationId !== conversationId || !hasRoom(tx)) continue
-    const registrationId = core.crypto.registrationOf(tx, sender) ?? 1
     enqueue(tx, {
       ...{ kind: 'resend', clientMessageId: uuidV7(nowMs), conversationId, queuedAtMs: nowMs },
-      ...{ to: [{ ...sender, registrationId }], body: row.body, resendOf: row.clientMessageId },
+      ...{ to: [addressOf(core, tx, sender)], body: row.body, resendOf: row.clientMessageId },
     })
   }
 }

@@ -50,6 +50,7 @@ export class Device extends Emitter<DeviceEvents> {
   private readonly delivery: Delivery
   private readonly upkeep: Upkeep
   private readonly settling = new Map<Uuid, Promise<void>>()
+  private mending: Promise<void> = Promise.resolve()
 
   constructor(options: DeviceOptions) {
     super()
@@ -116,7 +117,7 @@ export class Device extends Emitter<DeviceEvents> {
   /** Resolves when nothing is under way: what came is stored, what was to be sent is sent or waits for a connection. */
   async settled(): Promise<void> {
     await this.inbox.idle()
-    await Promise.allSettled([...this.settling.values(), this.upkeep.idle(), this.delivery.idle()])
+    await Promise.allSettled([...this.settling.values(), this.mending, this.upkeep.idle(), this.delivery.idle()])
     await this.core.mutex.run(() => {})
   }
   /** Disconnects and gives the store back. Nothing that was promised is lost. */
@@ -269,7 +270,7 @@ export class Device extends Emitter<DeviceEvents> {
       if (!isRestored) account.updateIn(tx, { epoch: seen })
       while (pruneSeen(tx, account.now()));
     })
-    if (isRestored) void this.mend(seen)
+    if (isRestored) this.mending = this.mend(seen)
     this.inbox.sync()
   }
 

@@ -2,6 +2,7 @@
 // only then may it be acked. What cannot be read is stored raw and acked too: it will not get better.
 import type { Uuid } from '../proto/ids.ts'
 import { uuidV7 } from '../proto/ids.ts'
+import { addressOf } from './book.ts'
 import { answerComplaint, complain } from './complaints.ts'
 import { type Binding, type Body, checkBinding, isAmong, Unbound, unpack } from './content.ts'
 import type { Conversations } from './conversations.ts'
@@ -198,12 +199,8 @@ export class Receiver {
     if (!isHeartbeatDue(tx, sender, isNew) || !hasRoom(tx)) return
     enqueue(tx, {
       ...{ kind: 'heartbeat', clientMessageId: uuidV7(this.core.account.now()), conversationId, resendOf: '' },
-      ...{ queuedAtMs: this.core.account.now(), to: [this.addressIn(tx, sender)], body: { heartbeat: true } },
+      ...{ queuedAtMs: this.core.account.now(), to: [addressOf(this.core, tx, sender)], body: { heartbeat: true } },
     })
-  }
-
-  private addressIn(tx: Transaction, sender: Incoming['sender']) {
-    return { ...sender, registrationId: this.core.crypto.registrationOf(tx, sender) ?? 1 }
   }
 }
 

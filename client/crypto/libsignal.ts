@@ -104,7 +104,15 @@ export const libsignal = (): Crypto => ({
     const record = recordOf(stage, to)
     return record?.hasCurrentState(new Date(nowMs)) ? { registrationId: record.remoteRegistrationId() } : null
   },
-  registrationOf: (from, peer) => recordOf(from, peer)?.remoteRegistrationId() ?? null,
+  registrationOf(from, peer) {
+    const record = recordOf(from, peer)
+    try {
+      return record?.remoteRegistrationId() ?? null
+    } catch {
+      // An archived session does not tell.
+      return null
+    }
+  },
   async openSession(stage, self, userId, bundle, nowMs): Promise<Opening> {
     const known = stage.get(TABLE.identities, userId)
     if (bundle.kyber === null) return 'incompatible'
