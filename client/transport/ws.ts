@@ -25,9 +25,11 @@ function openSocket(url: string, token: string, events: SocketEvents): Socket {
     send: (frame) => {
       if (ws.readyState === WebSocket.OPEN) ws.send(frame)
     },
-    // A dead network answers no close frame: the socket is given up at once.
     close: () => {
-      if (ws.readyState === WebSocket.OPEN) ws.close()
+      // One that is still opening must not open later: it would displace the connection that follows it. [C-5]
+      if (ws.readyState !== WebSocket.OPEN) return ws.terminate()
+      ws.close()
+      // A dead network answers no close frame.
       setTimeout(() => ws.terminate(), 500).unref()
     },
   }

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Backoff } from '../../client/backoff.ts'
 import { type Device, MemoryStorage } from '../../client/index.ts'
+import { wsTransport } from '../../client/node.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
@@ -156,4 +157,26 @@ it('a clock two hours wrong: registration says so, and what a registered device 
   const read = await shown(bob, conversation, 'what time is it?')
   expect(Math.abs(read.sentAtMs - Date.now())).toBeLessThan(600_000)
   await Promise.all([late.close(), bob.close()])
+})
+
+it('an attempt that is given up never opens: it would displace the one that follows it', async () => {
+  const tokens: string[] = []
+  const wire = new Tamper()
+  const it = await joined(relay, { transport: wire })
+  tokens.push(...wire.tokens)
+  const ended = new Promise<boolean>((resolve) => {
+    let isOpen = false
+    const socket = wsTransport().open(relay.socketUrl, tokens[0]!, {
+      opened: () => {
+        isOpen = true
+      },
+      frame: () => {},
+      closed: () => resolve(isOpen),
+    })
+    socket.close()
+  })
+  expect(await ended).toBe(false)
+  await say(it, await it.conversations.direct((await joined(relay)).userId), 'still connected')
+  expect(it.state.name).toBe('live')
+  await it.close()
 })

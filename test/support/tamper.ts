@@ -13,6 +13,8 @@ export class Tamper implements Transport {
   answers: ((request: HttpRequest, answer: HttpAnswer) => HttpAnswer) | null = null
   /** Nothing goes through any more, and nobody says so. */
   hole = false
+  /** Where it really goes: a relay that moved to another port. */
+  route = (url: string): string => url
   requests: HttpRequest[] = []
   tokens: string[] = []
   private events: SocketEvents | null = null
@@ -21,14 +23,14 @@ export class Tamper implements Transport {
 
   async request(request: HttpRequest): Promise<HttpAnswer> {
     this.requests.push(request)
-    const answer = await this.inner.request(request)
+    const answer = await this.inner.request({ ...request, url: this.route(request.url) })
     return this.answers ? this.answers(request, answer) : answer
   }
 
   open(url: string, token: string, events: SocketEvents) {
     this.tokens.push(token)
     this.events = events
-    const socket = this.inner.open(url, token, {
+    const socket = this.inner.open(this.route(url), token, {
       opened: events.opened,
       closed: (code, reason) => this.hole || events.closed(code, reason),
       frame: (bytes) => {
