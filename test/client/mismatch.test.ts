@@ -203,12 +203,9 @@ it('a ghost: whom the relay delivers to without a member’s word gets nothing, 
   const group = await alice.conversations.group([bob.userId, carol.userId])
   await say(alice, group, 'before')
   await shown(bob, group, 'before')
-  await relay.db.database.sql`insert into conversation_members (conversation_id, user_id, role, joined_at)
-    values (${group}, ${mallory.userId}, 'member', now())`.catch(() => {})
   const unsigned = alice as unknown as { core: { account: { http: { call(...args: unknown[]): Promise<unknown> } } } }
-  await unsigned.core.account.http
-    .call('POST', `/v1/conversations/${group}/members`, { user_ids: [mallory.userId] })
-    .catch(() => {})
+  await unsigned.core.account.http.call('POST', `/v1/conversations/${group}/members`, { user_ids: [mallory.userId] })
+
   const seen = until(bob, 'ghost', ({ userId }) => userId === mallory.userId)
   await say(bob, group, 'who is here?')
   await seen
@@ -227,7 +224,6 @@ it('a ghost: whom the relay delivers to without a member’s word gets nothing, 
 
 it('an identity change is surfaced, nothing is encrypted to it, and accepting it goes on', async () => {
   const { alice, bob, conversation, wire } = await couple()
-  const mallory = await joined(relay)
   const laptop = await linked(bob, relay)
   // The relay hands out a stranger's keys as those of Bob's new device.
   const { device: stranger } = await Client.register(relay)
@@ -252,12 +248,12 @@ it('an identity change is surfaced, nothing is encrypted to it, and accepting it
     return { ...answer, body: JSON.stringify(body) }
   }
   const told = until(alice, 'identity_changed', ({ userId }) => userId === bob.userId)
+  const withheld = until(laptop, 'message', (message) => message.withheld)
   const before = alice.safetyNumber(bob.userId)
   await say(alice, conversation, 'only to the one I know')
   expect((await told).offered).toEqual(Uint8Array.from(stranger.identityKey))
   await shown(bob, conversation, 'only to the one I know')
-  const withheld = await until(laptop, 'message', (message) => message.withheld).catch(() => null)
-  expect(withheld ?? texts(laptop, conversation)).toBeTruthy()
+  await withheld
   expect(texts(laptop, conversation)).toEqual(['(withheld)'])
   expect(alice.safetyNumber(bob.userId)).toBe(before)
 
@@ -271,5 +267,5 @@ it('an identity change is surfaced, nothing is encrypted to it, and accepting it
   await say(alice, conversation, 'to both')
   for (const each of [bob, laptop]) await shown(each, conversation, 'to both')
   expect(texts(bob, conversation)).not.toContain('to nobody')
-  await bye(alice, bob, laptop, mallory)
+  await bye(alice, bob, laptop)
 })
