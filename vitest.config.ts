@@ -12,8 +12,8 @@ export default defineConfig({
     teardownTimeout: 30_000,
     coverage: {
       provider: 'v8',
-      include: ['proto/**/*.ts', 'keys/**/*.ts', 'server/**/*.ts'],
-      exclude: ['proto/generated/**'],
+      include: ['proto/**/*.ts', 'keys/**/*.ts', 'server/**/*.ts', 'client/**/*.ts'],
+      exclude: ['proto/generated/**', 'client/examples/**'],
       reporter: ['text-summary', 'html'],
       thresholds: { lines: 85 },
     },

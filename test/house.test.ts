@@ -8,6 +8,7 @@ import {
   environmentReaders,
   importsOf,
   longFiles,
+  nodeImports,
   type Sources,
   undocumented,
   unopened,
@@ -73,8 +74,25 @@ describe.each([
       'keys/store.ts': "import postgres from 'postgres'",
       'server/a.ts': "import { usernames } from '@signalapp/libsignal-client'\nimport { z } from 'zod'",
       'server/b.ts': "import * as $root from '../proto/generated/relay.js'\nimport 'pino/file.js'",
+      'client/send.ts':
+        "import '@signalapp/libsignal-client'\nimport '@signalapp/sqlcipher'\nimport '../proto/generated/relay.js'",
     },
-    complaints: 5,
+    complaints: 8,
+  },
+  {
+    rule: 'the core of the SDK needs nothing of Node',
+    check: nodeImports,
+    good: {
+      'client/node.ts': "export * from './crypto/libsignal.ts'",
+      'client/crypto/libsignal.ts': "import 'node:crypto'",
+      'client/device.ts': "import './send.ts'\nimport '../proto/ids.ts'",
+      'server/a.ts': "import 'node:net'",
+    },
+    bad: {
+      'client/send.ts': "import 'node:crypto'\nimport './storage/sqlite.ts'",
+      'client/index.ts': "export * from './crypto/libsignal.ts'\nexport * from './transport/ws.ts'",
+    },
+    complaints: 4,
   },
   {
     rule: 'no cycles',

@@ -27,10 +27,11 @@ export const OWNERS: Record<string, RegExp> = {
   'prom-client': /^server\/observe\.ts$/,
   ioredis: /^server\/bus\/redis\.ts$/,
   zod: /^(server\/http\/|keys\/(http|wire)\.ts$|server\/config\.ts$)/,
-  'proto/generated/relay.js': /^server\/codec\.ts$/,
-  'proto/generated/content.js': /^client\//,
+  'proto/generated/relay.js': /^(server\/codec|client\/wire)\.ts$/,
+  'proto/generated/content.js': /^client\/content\.ts$/,
   protobufjs: /^server\/codec\.ts$/,
-  ws: /^client\//,
+  ws: /^client\/transport\/ws\.ts$/,
+  '@signalapp/sqlcipher': /^client\/storage\/sqlite\.ts$/,
 }
 
 const FORBIDDEN = /^(utils?|common|helpers?|services?|managers?)$/i
@@ -95,6 +96,18 @@ export function wrongOwners(sources: Sources): string[] {
   return each(sources, ({ from, to, typeOnly }) => {
     const owner = OWNERS[to] ?? OWNERS[library(to)]
     return !owner || typeOnly || owner.test(from) ? null : `${from} imports ${to}`
+  })
+}
+
+/** Files of the SDK that only Node can load; everything else of it runs in browsers and React Native. */
+const NODE_ONLY = /^client\/(node|crypto\/[a-z-]+|storage\/sqlite|transport\/ws)\.ts$/
+
+/** Imports that keep the SDK's core from browsers: of Node itself, and of the files that need it. */
+export function nodeImports(sources: Sources): string[] {
+  return each(sources, ({ from, to, typeOnly }) => {
+    if (areaOf(from) !== 'client' || NODE_ONLY.test(from) || from.startsWith('client/examples/') || typeOnly)
+      return null
+    return to.startsWith('node:') || NODE_ONLY.test(to) ? `${from} imports ${to}` : null
   })
 }
 

@@ -1,0 +1,241 @@
+// One device's connection, kept up: states, reconnecting, matching answers to requests. What frames mean is not decided here.
+import { Backoff, type Ending } from './backoff.ts'
+import { Emitter } from './events.ts'
+import { Liveness } from './liveness.ts'
+import type { Cancel, Time } from './time.ts'
+import type { Socket, Transport } from './transport.ts'
+import { type ClientBody, decodeFrame, encodeFrame, GoingAwayReason, type Hello, type ServerFrame } from './wire.ts'
+
+/** Why a connection is over for good. */
+export type CloseReason =
+  /** By the app. */
+  | 'stopped'
+  /** Another process of this device connected: it is not to be fought. [C-5.1] */
+  | 'connected_elsewhere'
+  /** The relay knows the device no more. [C-8] */
+  | 'unlinked'
+  /** The relay calls our frames malformed: a defect. */
+  | 'malformed'
+  /** Another deployment answers at this address. [C-3.2] */
+  | 'wrong_realm'
+  /** The store failed; nothing can be promised any more. */
+  | 'storage_failed'
+
+/** offline: `retryInMs` until the next try. */
+export type ConnectionState =
+  | { name: 'connecting' }
+  | { name: 'syncing' }
+  | { name: 'live' }
+  | { name: 'offline'; retryInMs: number }
+  | { name: 'closed'; reason: CloseReason }
+
+/** The connection ended before the answer came: the request may or may not have been done. */
+export class Disconnected extends Error {}
+/** No token can be had any more: the device is gone. */
+export class DeviceGone extends Error {}
+
+/** frame: unsolicited ones, in order. hello: the first of a connection. */
+export type ConnectionEvents = { state: ConnectionState; hello: Hello; frame: ServerFrame }
+
+/** Tokens for the socket. @throws DeviceGone when the relay refuses the device; anything else counts as offline. */
+export type Tokens = (options: { fresh: boolean }) => Promise<{ token: string; expiresInMs: number }>
+
+type Waiting = { resolve(frame: ServerFrame): void; reject(error: Error): void }
+
+/** [C-8] */
+const FINAL: Record<number, CloseReason> = { 4400: 'malformed', 4409: 'connected_elsewhere' }
+const OPEN_WITHIN_MS = 15_000
+const REAUTHENTICATE_BEFORE_MS = 120_000
+
+/** Reconnects until it is closed. Nothing is sent before `hello`. */
+export class Connection extends Emitter<ConnectionEvents> {
+  state: ConnectionState = { name: 'closed', reason: 'stopped' }
+  private readonly options: { transport: Transport; url: string; time: Time; tokens: Tokens }
+  private readonly backoff: Backoff
+  private readonly liveness: Liveness
+  private readonly waiting = new Map<number, Waiting>()
+  private socket: Socket | null = null
+  private requestId = 0
+  /** Counts attempts: what belongs to an earlier one is ignored. */
+  private attempt = 0
+  private openedAtMs: number | null = null
+  private retryAfterMs: number | null = null
+  private needsFresh = false
+  private cancelRetry: Cancel | null = null
+  private cancelOpening: Cancel | null = null
+  private cancelReauthenticate: Cancel | null = null
+
+  constructor(options: { transport: Transport; url: string; time: Time; tokens: Tokens }) {
+    super()
+    this.options = options
+    this.backoff = new Backoff(options.time)
+    this.liveness = new Liveness(
+      options.time,
+      () => this.post({ ack: { messageIds: [] } }),
+      () => this.lost(),
+    )
+  }
+
+  get isLive(): boolean {
+    return this.state.name === 'live'
+  }
+
+  /** Connects, also after it was closed. Harmless while it runs. */
+  start(): void {
+    if (this.state.name === 'closed') void this.connect()
+  }
+
+  /** Tries now instead of later: the network is back. */
+  retryNow(): void {
+    if (this.state.name === 'offline') void this.connect()
+  }
+
+  /** Ends it for good. */
+  close(reason: CloseReason): void {
+    if (this.state.name === 'closed') return
+    this.end()
+    this.change({ name: 'closed', reason })
+  }
+
+  /** The queue is empty: what comes now is new. */
+  live(): void {
+    if (this.state.name !== 'syncing') return
+    this.backoff.reset()
+    this.change({ name: 'live' })
+  }
+
+  /** Sends and waits for what answers it, an Error frame included. @throws Disconnected. */
+  ask(body: ClientBody): Promise<ServerFrame> {
+    const { socket } = this
+    if (!socket || this.openedAtMs === null) return Promise.reject(new Disconnected('there is no connection'))
+    return new Promise((resolve, reject) => {
+      const requestId = ++this.requestId
+      this.waiting.set(requestId, { resolve, reject })
+      socket.send(encodeFrame(requestId, body))
+    })
+  }
+
+  /** Sends without caring for the answer. */
+  post(body: ClientBody): void {
+    this.ask(body).catch(() => {})
+  }
+
+  private async connect(): Promise<void> {
+    this.end()
+    const attempt = this.attempt
+    this.change({ name: 'connecting' })
+    try {
+      const fresh = this.needsFresh
+      this.needsFresh = false
+      const { token, expiresInMs } = await this.options.tokens({ fresh })
+      if (attempt === this.attempt) this.open(attempt, token, expiresInMs)
+    } catch (error) {
+      if (attempt !== this.attempt) return
+      if (error instanceof DeviceGone) this.close('unlinked')
+      else this.closed(1006)
+    }
+  }
+
+  private open(attempt: number, token: string, expiresInMs: number): void {
+    const { transport, url, time } = this.options
+    const mine = <A extends unknown[]>(call: (...args: A) => void) => {
+      return (...args: A) => {
+        if (attempt === this.attempt) call(...args)
+      }
+    }
+    this.cancelOpening = time.after(OPEN_WITHIN_MS, () => this.lost())
+    this.planReauthentication(expiresInMs)
+    this.socket = transport.open(`${url.replace(/^http/, 'ws')}/v1/ws`, token, {
+      opened: mine(() => {
+        this.openedAtMs = time.now()
+        this.liveness.start()
+      }),
+      frame: mine((bytes) => this.frame(bytes)),
+      closed: mine((code) => this.closed(code)),
+    })
+  }
+
+  private frame(bytes: Uint8Array): void {
+    this.liveness.heard()
+    const frame = decodeFrame(bytes)
+    const waiting = this.waiting.get(frame.requestId)
+    if (waiting) {
+      this.waiting.delete(frame.requestId)
+      waiting.resolve(frame)
+      return
+    }
+    if (frame.hello) {
+      this.cancelOpening?.()
+      this.change({ name: 'syncing' })
+      this.emit('hello', frame.hello)
+      return
+    }
+    if (frame.goingAway) {
+      this.retryAfterMs = frame.goingAway.retryAfterMs ?? 0
+      if (frame.goingAway.reason === GoingAwayReason.GOING_AWAY_REASON_TOKEN_EXPIRED) void this.reauthenticate()
+    }
+    this.emit('frame', frame)
+  }
+
+  // [C-6] Well before the end; GoingAway is the reminder when a timer slept.
+  private planReauthentication(expiresInMs: number): void {
+    const inMs = Math.max(expiresInMs - REAUTHENTICATE_BEFORE_MS, 10_000)
+    this.cancelReauthenticate?.()
+    this.cancelReauthenticate = this.options.time.after(inMs, () => void this.reauthenticate())
+  }
+
+  private async reauthenticate(): Promise<void> {
+    try {
+      const { token, expiresInMs } = await this.options.tokens({ fresh: true })
+      const answer = await this.ask({ reauthenticate: { token } })
+      if (!answer.reauthenticated) return
+      this.retryAfterMs = null
+      this.planReauthentication(expiresInMs)
+    } catch {
+      // The relay ends the connection with 4401, and the next one asks for a token.
+    }
+  }
+
+  private lost(): void {
+    this.socket?.close()
+    this.closed(1006)
+  }
+
+  private closed(code: number): void {
+    const ending: Ending = {
+      code,
+      openMs: this.openedAtMs === null ? null : this.options.time.now() - this.openedAtMs,
+      retryAfterMs: this.retryAfterMs,
+    }
+    // A platform that hides why an upgrade failed may hide a 401.
+    if (code === 4401 || ending.openMs === null) this.needsFresh = true
+    this.end()
+    const final = FINAL[code]
+    if (final) {
+      this.change({ name: 'closed', reason: final })
+      return
+    }
+    const retryInMs = this.backoff.after(ending)
+    this.cancelRetry = this.options.time.after(retryInMs, () => void this.connect())
+    this.change({ name: 'offline', retryInMs })
+  }
+
+  /** Lets go of the present attempt, whatever its stage. */
+  private end(): void {
+    this.attempt++
+    for (const cancel of [this.cancelRetry, this.cancelOpening, this.cancelReauthenticate]) cancel?.()
+    this.liveness.stop()
+    this.socket?.close()
+    this.socket = null
+    this.openedAtMs = null
+    this.retryAfterMs = null
+    const waiting = [...this.waiting.values()]
+    this.waiting.clear()
+    for (const each of waiting) each.reject(new Disconnected('the connection ended'))
+  }
+
+  private change(state: ConnectionState): void {
+    this.state = state
+    this.emit('state', state)
+  }
+}

@@ -1,0 +1,126 @@
+// Everything that touches secret bytes, as an interface: the rest of the SDK sees public keys, ciphertexts and plaintexts only.
+// Methods read and write a Stage; whoever calls them holds the account's mutex and applies the stage in one transaction.
+import type { Uuid } from '../proto/ids.ts'
+import type { Stage } from './stage.ts'
+import type { Reader, Transaction, Writer } from './storage.ts'
+import type { Address } from './wire.ts'
+
+/** Public halves as the relay's HTTP takes them, raw bytes. */
+export type PublicKey = { keyId: number; publicKey: Uint8Array }
+export type SignedPublicKey = PublicKey & { signature: Uint8Array }
+
+/** What is to be made: ids count up from `first`. Kyber one-time and last-resort keys share one id space. [K-2.3] */
+export type KeyOrder = {
+  signed?: number
+  lastResort?: number
+  oneTime?: { first: number; count: number }
+  kyberOneTime?: { first: number; count: number }
+}
+
+/** What was made. */
+export type MadeKeys = {
+  signed: SignedPublicKey | null
+  lastResort: SignedPublicKey | null
+  oneTime: PublicKey[]
+  kyberOneTime: SignedPublicKey[]
+}
+
+/** One device's keys as the relay handed them out; nothing of it is believed. */
+export type Bundle = {
+  deviceId: number
+  registrationId: number
+  identityKey: Uint8Array
+  signed: SignedPublicKey
+  oneTime: PublicKey | null
+  /** null: a device that speaks X3DH only. [K-4.2] */
+  kyber: SignedPublicKey | null
+}
+
+/** Why a session was not opened. `untrusted`: the identity key is not the one known for the user. */
+export type Opening = 'opened' | 'untrusted' | 'incompatible' | 'invalid'
+
+/** Who this device is. */
+export type Self = { userId: Uuid; deviceId: number; registrationId: number }
+
+/** Nothing of the message can be read. `duplicate` is libsignal's word and no proof that it was read before. */
+export class Undecryptable extends Error {
+  readonly reason: 'untrusted_identity' | 'duplicate' | 'unreadable'
+  /** The identity key the message came with, when that is why. */
+  readonly offered: Uint8Array | null
+
+  constructor(reason: Undecryptable['reason'], offered: Uint8Array | null = null, cause?: unknown) {
+    super(`undecryptable: ${reason}`, { cause })
+    this.reason = reason
+    this.offered = offered
+  }
+}
+
+/** What a peer that could not read us says. */
+export type Complaint = { sentAtMs: number; deviceId: number; isAboutCurrentSession: boolean }
+
+/** Implemented by client/crypto/. */
+export interface Crypto {
+  /** SHA-256. */
+  hash(message: Uint8Array): Uint8Array
+
+  /** Makes the identity key pair of a new user. @returns the public key, 33 bytes. @throws Error when there is one. */
+  createIdentity(stage: Stage): Uint8Array
+  /** Forgets the identity of a registration that came to nothing. */
+  abandonIdentity(to: Writer): void
+  /** Own public identity key, 33 bytes. */
+  ownIdentity(stage: Stage): Uint8Array
+  /** XEdDSA by the identity key, 64 bytes. */
+  sign(stage: Stage, message: Uint8Array): Uint8Array
+  /** Whether the signature is that key's. False for anything malformed. */
+  isSignedBy(identityKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean
+  /** The identity key known for a user, own user included; null = none yet. */
+  identityOf(from: Reader, userId: Uuid): Uint8Array | null
+  /** Believes this key from now on, and ends the sessions made under another. The user decided it. */
+  trust(stage: Stage, userId: Uuid, identityKey: Uint8Array): void
+  /** The number both sides compare, 60 digits; null while the peer's key is unknown. */
+  safetyNumber(stage: Stage, self: Self, userId: Uuid): string | null
+
+  /** Makes keys and keeps their private halves. Ids are never used twice: the caller counts. */
+  makeKeys(stage: Stage, order: KeyOrder, nowMs: number): MadeKeys
+  /** Notes which signed and last-resort keys were replaced now, and deletes what was replaced before `beforeMs`. [K-2.5] */
+  retireKeys(stage: Stage, replaced: { signed?: number; lastResort?: number }, nowMs: number, beforeMs: number): void
+
+  /** The session with a device, if one could be used now. */
+  session(stage: Stage, to: { userId: Uuid; deviceId: number }, nowMs: number): { registrationId: number } | null
+  /** The registration id of the session with a device, usable or not. */
+  registrationOf(from: Reader, peer: { userId: Uuid; deviceId: number }): number | null
+  /** Opens a session from a bundle, replacing the present one. First use of a user's identity key is trusted. */
+  openSession(stage: Stage, self: Self, userId: Uuid, bundle: Bundle, nowMs: number): Promise<Opening>
+  /** The session is used for nothing new; what is under way can still be read. */
+  archive(store: Writer, to: { userId: Uuid; deviceId: number }): void
+  /** Forgets every session: the store may be an old copy, and its counters used. */
+  forgetSessions(tx: Transaction): void
+  /** @throws Error without a usable session. */
+  encrypt(
+    stage: Stage,
+    self: Self,
+    to: Address,
+    plaintext: Uint8Array,
+    nowMs: number,
+  ): Promise<{ type: number; content: Uint8Array }>
+  /** @returns isNew: the message opened a session. @throws Undecryptable; the stage is then to be thrown away. */
+  decrypt(
+    stage: Stage,
+    self: Self,
+    from: { userId: Uuid; deviceId: number },
+    type: number,
+    content: Uint8Array,
+  ): Promise<{ plaintext: Uint8Array; isNew: boolean }>
+
+  /** Says that this could not be read: libsignal's DecryptionErrorMessage as plaintext content, type 8. */
+  complain(content: Uint8Array, type: number, sentAtMs: number, senderDeviceId: number): Uint8Array
+  /** @throws Error when it is none. Nobody signed it: whoever carries it can forge it. */
+  readComplaint(from: Reader, peer: { userId: Uuid; deviceId: number }, content: Uint8Array): Complaint
+
+  /** For a device that wants to be linked: makes a key pair for one delivery. @returns the public key, 33 bytes. */
+  createProvisionKey(stage: Stage): Uint8Array
+  /** Seals the identity key pair and a message to that key. [I-4.3] */
+  sealIdentity(stage: Stage, to: Uint8Array, message: Uint8Array, bound: Uint8Array): Uint8Array
+  /** Takes the identity key pair in. @returns the message. @throws Error when it was sealed for another key or binding. */
+  openIdentity(stage: Stage, sealed: Uint8Array, bound: Uint8Array): Uint8Array
+}

@@ -1,0 +1,17 @@
+// Everything an app imports. Runs in browsers and React Native as well as on Node; what needs Node is in node.ts.
+
+export type { CloseReason, ConnectionState } from './connection.ts'
+export type { Attachment, Body } from './content.ts'
+export type { Conversation, Conversations } from './conversations.ts'
+export type { DeviceEvents, Problem } from './core.ts'
+export { type Bundle, type Crypto, Undecryptable } from './crypto.ts'
+export { Device, type DeviceOptions } from './device.ts'
+export type { Gap } from './inbox.ts'
+export type { Message, MessageState } from './messages.ts'
+export { OutboxFull } from './outbox.ts'
+export type { RoleName } from './roster.ts'
+export { MemoryStorage } from './storage/memory.ts'
+export { type Range, refusePromise, type Storage, type Transaction } from './storage.ts'
+export { type Cancel, systemTime, type Time } from './time.ts'
+export { platformTransport } from './transport/platform-websocket.ts'
+export type { HttpAnswer, HttpRequest, Socket, SocketEvents, Transport } from './transport.ts'

@@ -1,0 +1,49 @@
+// What the relay itself tells through the queue: changes of conversations and of one's own devices. [V-1]
+import type { Uuid } from '../proto/ids.ts'
+import { dropDevice, noteDevice } from './book.ts'
+import type { Conversations } from './conversations.ts'
+import type { Core } from './core.ts'
+import { CHANGE, type ChangeName } from './roster.ts'
+import type { Transaction } from './storage.ts'
+import { DeviceChange, type Envelope, idOf, Role } from './wire.ts'
+
+const nameOfChange = (value: number): ChangeName | undefined =>
+  (Object.keys(CHANGE) as ChangeName[]).find((name) => CHANGE[name] === value)
+
+/** @param telling events to raise after the commit. @param unsettled told of a chain that must be fetched. */
+export function takeSystemEvent(
+  core: Core,
+  conversations: Conversations,
+  tx: Transaction,
+  envelope: Envelope,
+  telling: (() => void)[],
+  unsettled: (conversationId: Uuid) => void,
+): void {
+  const { conversationChanged, devicesChanged } = envelope.systemEvent ?? {}
+  const conversationId = idOf(envelope.conversationId)
+  if (conversationChanged && conversationId) {
+    const change = nameOfChange(conversationChanged.change ?? 0)
+    // A kind of change from a later protocol: the chain goes on without it being understood.
+    const fits =
+      change !== undefined &&
+      conversations.addLink(tx, conversationId, {
+        ...{ revision: conversationChanged.revision ?? 0, change, actor: idOf(conversationChanged.actorUserId) },
+        subjects: (conversationChanged.subjectUserIds ?? []).map(idOf),
+        role: change !== 'role_changed' ? null : conversationChanged.role === Role.ROLE_ADMIN ? 'admin' : 'member',
+        signedChange: Uint8Array.from(conversationChanged.signedChange ?? []),
+        verifiedUnder: null,
+      })
+    telling.push(() => {
+      if (fits) core.events.emit('conversation', { conversationId })
+      else unsettled(conversationId)
+    })
+  }
+  if (devicesChanged) {
+    const deviceId = devicesChanged.deviceId ?? 0
+    const change = devicesChanged.change === DeviceChange.DEVICE_CHANGE_LINKED ? 'linked' : 'unlinked'
+    const { userId } = core.account.self
+    if (change === 'unlinked') dropDevice(tx, { userId, deviceId })
+    else noteDevice(tx, { userId, deviceId, registrationId: devicesChanged.registrationId ?? 0 })
+    telling.push(() => core.events.emit('own_devices', { change, deviceId }))
+  }
+}

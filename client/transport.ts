@@ -1,0 +1,36 @@
+// The way to the relay: an interface of one WebSocket and one HTTP call. Implementations are in transport/.
+
+/** An open or opening socket. Every method is harmless after the end. */
+export interface Socket {
+  /** One binary frame. Lost without a word when the socket is not open. */
+  send(frame: Uint8Array): void
+  /** Ends it; `closed` still comes. */
+  close(): void
+}
+
+/** What a socket tells. After `closed` it tells nothing more. */
+export type SocketEvents = {
+  opened(): void
+  frame(bytes: Uint8Array): void
+  /** The end, once. @param code the close code; 1006 when the connection broke or never was; 4401 when the upgrade was answered 401. */
+  closed(code: number, reason: string): void
+}
+
+/** @property body absent = none. */
+export type HttpRequest = {
+  method: string
+  url: string
+  headers: Record<string, string>
+  body?: string
+}
+
+/** Any status is an answer. */
+export type HttpAnswer = { status: number; body: string }
+
+/** Long poll over HTTP is not in the relay yet, so it is not here either. */
+export interface Transport {
+  /** @param url ws:// or wss://, whole. @param token never logged. [C-1] */
+  open(url: string, token: string, events: SocketEvents): Socket
+  /** @throws when no answer came. */
+  request(request: HttpRequest): Promise<HttpAnswer>
+}

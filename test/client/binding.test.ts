@@ -1,0 +1,145 @@
+// A relay that lies about what it carries: moved, retimed, renamed, doubled, reordered or damaged messages.
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { Device } from '../../client/index.ts'
+import type { sealpost } from '../../proto/generated/relay.js'
+import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
+import { type TestRelay, testRelay } from '../support/relay.ts'
+import { joined, quiet, say, shown, texts, until } from '../support/sdk.ts'
+import { Tamper } from '../support/tamper.ts'
+
+type Frame = sealpost.v1.ServerFrame
+let relay: TestRelay
+beforeAll(async () => {
+  relay = await testRelay()
+})
+afterAll(() => relay.close())
+
+async function pair(): Promise<{ alice: Device; bob: Device; conversation: string; wire: Tamper }> {
+  const wire = new Tamper()
+  const [alice, bob] = [await joined(relay), await joined(relay, { transport: wire })]
+  const conversation = await alice.conversations.direct(bob.userId)
+  await say(alice, conversation, 'hello')
+  await shown(bob, conversation, 'hello')
+  await quiet(bob)
+  return { alice, bob, conversation, wire }
+}
+
+/** Changes the next ciphertext that comes, once. */
+function lieOnce(wire: Tamper, lie: (envelope: NonNullable<Frame['envelope']>) => void): void {
+  wire.frames = (frame) => {
+    if (frame.envelope?.ciphertext) {
+      lie(frame.envelope)
+      wire.frames = null
+    }
+    return [frame]
+  }
+}
+
+it.each([
+  {
+    lie: 'another message id of the sender',
+    change: (e: NonNullable<Frame['envelope']>) => {
+      e.ciphertext!.clientMessageId = uuidToBytes(uuidV7(1))
+    },
+  },
+  {
+    lie: 'a time before it was written',
+    change: (e: NonNullable<Frame['envelope']>) => {
+      e.sentAtMs = e.sentAtMs! - 3_600_000
+    },
+  },
+])('$lie is caught, and the next message is read', async ({ change }) => {
+  const { alice, bob, conversation, wire } = await pair()
+  lieOnce(wire, change)
+  const caught = until(bob, 'quarantined')
+  await say(alice, conversation, 'carried wrongly')
+  expect(await caught).toMatchObject({ userId: alice.userId })
+  await say(alice, conversation, 'carried rightly')
+  await shown(bob, conversation, 'carried rightly')
+  expect(texts(bob, conversation)).toEqual(['hello', 'carried rightly'])
+  await Promise.all([alice.close(), bob.close()])
+})
+
+it('a ciphertext moved to another conversation is caught', async () => {
+  const { alice, bob, conversation, wire } = await pair()
+  const carol = await joined(relay)
+  const group = await alice.conversations.group([bob.userId, carol.userId])
+  await say(alice, group, 'in the group')
+  await shown(bob, group, 'in the group')
+  lieOnce(wire, (envelope) => {
+    envelope.conversationId = uuidToBytes(group)
+  })
+  const caught = until(bob, 'quarantined')
+  await say(alice, conversation, 'for you alone')
+  await caught
+  expect(texts(bob, group)).toEqual(['in the group'])
+  expect(texts(bob, conversation)).toEqual(['hello'])
+  await Promise.all([alice, bob, carol].map((each) => each.close()))
+})
+
+it('reply and time are the sender’s word: what the relay says of them is not shown', async () => {
+  const { alice, bob, conversation, wire } = await pair()
+  lieOnce(wire, (envelope) => {
+    envelope.ciphertext!.replyToMessageId = uuidToBytes(uuidV7(2))
+    envelope.sentAtMs = envelope.sentAtMs! + 3_600_000
+  })
+  const sent = await say(alice, conversation, 'said by me')
+  const read = await shown(bob, conversation, 'said by me')
+  expect(read.body.replyTo).toBeUndefined()
+  expect(read.sentAtMs).toBe(sent.sentAtMs)
+  await Promise.all([alice.close(), bob.close()])
+})
+
+it('a ciphertext under another sender’s name cannot be read', async () => {
+  const { alice, bob, conversation, wire } = await pair()
+  const carol = await joined(relay)
+  lieOnce(wire, (envelope) => {
+    envelope.ciphertext!.senderUserId = uuidToBytes(carol.userId)
+  })
+  const told = until(bob, 'undecryptable')
+  await say(alice, conversation, 'by alice')
+  await told
+  expect(texts(bob, conversation)).toEqual(['hello'])
+  await Promise.all([alice, bob, carol].map((each) => each.close()))
+})
+
+it('doubled and reordered envelopes: everything once', async () => {
+  const { alice, bob, conversation, wire } = await pair()
+  let kept: Frame | null = null
+  wire.frames = (frame) => {
+    if (!frame.envelope?.ciphertext) return [frame]
+    if (!kept) {
+      kept = frame
+      return []
+    }
+    return [frame, kept, frame, kept]
+  }
+  await say(alice, conversation, 'first')
+  await say(alice, conversation, 'second')
+  await shown(bob, conversation, 'first')
+  await quiet(bob)
+  expect(texts(bob, conversation).sort()).toEqual(['first', 'hello', 'second'])
+  wire.frames = null
+  await say(bob, conversation, 'and back')
+  await shown(alice, conversation, 'and back')
+  await Promise.all([alice.close(), bob.close()])
+})
+
+it('a damaged message is asked for again, and shown once', async () => {
+  const { alice, bob, conversation, wire } = await pair()
+  await say(bob, conversation, 'we both spoke')
+  await shown(alice, conversation, 'we both spoke')
+  lieOnce(wire, (envelope) => {
+    const content = Uint8Array.from(envelope.ciphertext!.content!)
+    content[content.length - 20]! ^= 1
+    envelope.ciphertext!.content = content
+  })
+  const told = until(bob, 'undecryptable')
+  await say(alice, conversation, 'damaged on the way')
+  await told
+  await shown(bob, conversation, 'damaged on the way')
+  await say(alice, conversation, 'the session goes on')
+  await shown(bob, conversation, 'the session goes on')
+  expect(texts(bob, conversation).filter((text) => text === 'damaged on the way')).toHaveLength(1)
+  await Promise.all([alice.close(), bob.close()])
+})

@@ -1,0 +1,182 @@
+// How a device stays connected: what it does when connections end, break, or go silent, and when it stays away.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Backoff } from '../../client/backoff.ts'
+import { type Device, MemoryStorage } from '../../client/index.ts'
+import { wsTransport } from '../../client/node.ts'
+import { FakeTime } from '../support/faketime.ts'
+import { type TestRelay, testRelay } from '../support/relay.ts'
+import { device, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
+import { Tamper } from '../support/tamper.ts'
+
+let relay: TestRelay
+beforeAll(async () => {
+  relay = await testRelay()
+})
+afterAll(() => relay.close())
+
+async function observed(): Promise<{ it: Device; time: FakeTime; wire: Tamper; storage: MemoryStorage }> {
+  const [time, wire, storage] = [new FakeTime(), new Tamper(), new MemoryStorage()]
+  const it = await joined(relay, { time, transport: wire, storage })
+  await quiet(it)
+  return { it, time, wire, storage }
+}
+
+describe('backoff', () => {
+  const ending = { code: 1001, openMs: 60_000, retryAfterMs: null }
+
+  it('is 1, 2, 4 … 30 s at most, anything below by chance, and begins anew when all is well', () => {
+    const time = new FakeTime()
+    time.chance = 0.999_999
+    const backoff = new Backoff(time)
+    const waits = Array.from({ length: 7 }, () => Math.round(backoff.after(ending) / 1000))
+    expect(waits).toEqual([1, 2, 4, 8, 16, 30, 30])
+    time.chance = 0
+    expect(backoff.after(ending)).toBe(0)
+    backoff.reset()
+    time.chance = 0.5
+    expect(backoff.after(ending)).toBe(500)
+  })
+
+  it('is at least 30 s after 1006 twice within 10 s of connecting, but not when nobody answered', () => {
+    const backoff = new Backoff(new FakeTime())
+    const soon = { code: 1006, openMs: 300, retryAfterMs: null }
+    expect(backoff.after(soon)).toBeLessThan(30_000)
+    expect(backoff.after(soon)).toBeGreaterThanOrEqual(30_000)
+    expect(backoff.after(ending)).toBeLessThan(30_000)
+    const away = { code: 1006, openMs: null, retryAfterMs: null }
+    for (let i = 0; i < 3; i++) expect(backoff.after(away)).toBeLessThan(30_000)
+    expect(new Backoff(new FakeTime()).after({ ...ending, code: 4429 })).toBeGreaterThanOrEqual(30_000)
+  })
+})
+
+it('a silent loss is noticed within 5 s, and the device comes back by itself', async () => {
+  const { it, time, wire } = await observed()
+  wire.hole = true
+  time.advance(5000)
+  expect(it.state.name).toBe('offline')
+  wire.hole = false
+  const back = until(it, 'state', ({ name }) => name === 'live')
+  time.advance(1000)
+  await back
+  await it.close()
+})
+
+it('a connection that is only quiet is kept: the relay answers when asked', async () => {
+  const { it, time, wire } = await observed()
+  for (let i = 0; i < 6; i++) {
+    const heard = wire.heard()
+    time.advance(2000)
+    await heard
+  }
+  expect(it.state.name).toBe('live')
+  expect(wire.tokens).toHaveLength(1)
+  await it.close()
+})
+
+it('GoingAway says when to come back', async () => {
+  const { it, time, wire } = await observed()
+  wire.say({ goingAway: { reason: 1, retryAfterMs: 7000 } })
+  wire.cut(1001)
+  expect(it.state).toEqual({ name: 'offline', retryInMs: 7500 })
+  time.advance(7499)
+  expect(wire.tokens).toHaveLength(1)
+  const back = until(it, 'state', ({ name }) => name === 'live')
+  time.advance(1)
+  await back
+  await it.close()
+})
+
+it('4401 gets a new token and goes on', async () => {
+  const { it, time, wire } = await observed()
+  time.advance(1000)
+  const asked = () => wire.requests.filter(({ url }) => url.endsWith('/oauth/token')).length
+  const before = asked()
+  wire.cut(4401)
+  const back = until(it, 'state', ({ name }) => name === 'live')
+  time.advance(1000)
+  await back
+  expect(asked()).toBe(before + 1)
+  await it.close()
+})
+
+it('a token is renewed on the open connection before it ends', async () => {
+  const { it, wire } = await observed()
+  wire.say({ goingAway: { reason: 2, retryAfterMs: 30_000 } })
+  await wire.heard()
+  expect(it.state.name).toBe('live')
+  expect(wire.tokens).toHaveLength(1)
+  await it.close()
+})
+
+it('4409 stops for good: the newer connection of the same device is left alone', async () => {
+  const { it, time, wire, storage } = await observed()
+  const closed = until(it, 'state', ({ name }) => name === 'closed')
+  const newer = await live(device(relay, { storage }))
+  expect(await closed).toEqual({ name: 'closed', reason: 'connected_elsewhere' })
+  time.advance(600_000)
+  expect(wire.tokens).toHaveLength(1)
+  expect(newer.state.name).toBe('live')
+  await newer.close()
+})
+
+it('an unlinked device says so and stays away', async () => {
+  const primary = await joined(relay)
+  const [time, wire] = [new FakeTime(), new Tamper()]
+  const laptop = await linked(primary, relay, { time, transport: wire })
+  await quiet(laptop)
+  const offline = until(laptop, 'state', ({ name }) => name === 'offline')
+  await primary.unlink(laptop.deviceId)
+  await offline
+  const closed = until(laptop, 'state', ({ name }) => name === 'closed')
+  time.advance(1000)
+  expect(await closed).toEqual({ name: 'closed', reason: 'unlinked' })
+  await primary.close()
+})
+
+it('another deployment at the same address is not spoken to', async () => {
+  const storage = new MemoryStorage()
+  const it = await joined(relay, { storage })
+  it.disconnect()
+  const other = await testRelay({ db: relay.db, config: { realm: 'https://other.test' } })
+  const again = device({ url: other.url, realm: relay.realm }, { storage })
+  const closed = until(again, 'state', ({ name }) => name === 'closed')
+  again.connect()
+  expect(await closed).toEqual({ name: 'closed', reason: 'wrong_realm' })
+  await other.close()
+})
+
+it('a clock two hours wrong: registration says so, and what a registered device sends is readable', async () => {
+  const wrong = new FakeTime(Date.now() + 2 * 3_600_000)
+  await expect(device(relay, { time: wrong }).register()).rejects.toMatchObject({ code: 'INVALID_REQUEST' })
+  const [storage, bob] = [new MemoryStorage(), await joined(relay)]
+  const right = await joined(relay, { storage })
+  const conversation = await right.conversations.direct(bob.userId)
+  right.disconnect()
+  const late = await live(device(relay, { storage, time: wrong }))
+  await say(late, conversation, 'what time is it?')
+  const read = await shown(bob, conversation, 'what time is it?')
+  expect(Math.abs(read.sentAtMs - Date.now())).toBeLessThan(600_000)
+  await Promise.all([late.close(), bob.close()])
+})
+
+it('an attempt that is given up never opens: it would displace the one that follows it', async () => {
+  const tokens: string[] = []
+  const wire = new Tamper()
+  const it = await joined(relay, { transport: wire })
+  tokens.push(...wire.tokens)
+  const ended = new Promise<boolean>((resolve) => {
+    let isOpen = false
+    const socket = wsTransport().open(relay.socketUrl, tokens[0]!, {
+      opened: () => {
+        isOpen = true
+      },
+      frame: () => {},
+      closed: () => resolve(isOpen),
+    })
+    socket.close()
+  })
+  expect(await ended).toBe(false)
+  await say(it, await it.conversations.direct((await joined(relay)).userId), 'still connected')
+  expect(it.state.name).toBe('live')
+  await it.close()
+})
