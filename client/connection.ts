@@ -1,10 +1,19 @@
 // One device's connection, kept up: states, reconnecting, matching answers to requests. What frames mean is not decided here.
+import { ACK_MAX_IDS, CONTENT_MAX_BYTES, FRAME_MAX_BYTES, KEYS_MAX_PER_UPLOAD } from '../proto/limits.ts'
 import { Backoff, type Ending } from './backoff.ts'
 import { Emitter } from './events.ts'
 import { Liveness } from './liveness.ts'
 import type { Cancel, Time } from './time.ts'
 import type { Socket, Transport } from './transport.ts'
-import { type ClientBody, decodeFrame, encodeFrame, GoingAwayReason, type Hello, type ServerFrame } from './wire.ts'
+import {
+  type ClientBody,
+  decodeFrame,
+  encodeFrame,
+  GoingAwayReason,
+  type Hello,
+  type Limits,
+  type ServerFrame,
+} from './wire.ts'
 
 /** Why a connection is over for good. */
 export type CloseReason =
@@ -50,6 +59,13 @@ const REAUTHENTICATE_BEFORE_MS = 120_000
 /** Reconnects until it is closed. Nothing is sent before `hello`. */
 export class Connection extends Emitter<ConnectionEvents> {
   state: ConnectionState = { name: 'closed', reason: 'stopped' }
+  /** In force on this relay, as its last Hello said; the protocol's own before that. [L-1] */
+  limits = {
+    frameBytes: FRAME_MAX_BYTES,
+    contentBytes: CONTENT_MAX_BYTES,
+    ackIds: ACK_MAX_IDS,
+    keysPerUpload: KEYS_MAX_PER_UPLOAD,
+  }
   private readonly options: { transport: Transport; url: string; time: Time; tokens: Tokens }
   private readonly backoff: Backoff
   private readonly liveness: Liveness
@@ -166,6 +182,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
     if (frame.hello) {
       this.cancelOpening?.()
+      this.adopt(frame.hello.limits ?? {})
       this.change({ name: 'syncing' })
       this.emit('hello', frame.hello)
       return
@@ -175,6 +192,16 @@ export class Connection extends Emitter<ConnectionEvents> {
       if (frame.goingAway.reason === GoingAwayReason.GOING_AWAY_REASON_TOKEN_EXPIRED) void this.reauthenticate()
     }
     this.emit('frame', frame)
+  }
+
+  private adopt({ frameBytes, contentBytes, ackIds, keysPerUpload }: Limits): void {
+    const { limits } = this
+    this.limits = {
+      frameBytes: frameBytes || limits.frameBytes,
+      contentBytes: contentBytes || limits.contentBytes,
+      ackIds: ackIds || limits.ackIds,
+      keysPerUpload: keysPerUpload || limits.keysPerUpload,
+    }
   }
 
   // [C-6] Well before the end; GoingAway is the reminder when a timer slept.

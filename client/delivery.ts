@@ -1,7 +1,6 @@
 // Getting the outbox's rows to the relay: one unaccepted send per conversation, the same bytes again when no answer comes, and then
 // `failed`. A broken connection costs no attempt: the rows wait for the next.
 import { RelayError } from '../proto/errors.ts'
-import { FRAME_MAX_BYTES } from '../proto/limits.ts'
 import { WITHHELD } from './book.ts'
 import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
@@ -135,8 +134,9 @@ export class Delivery {
 
   private async transmit(row: OutboxRow): Promise<NonNullable<ServerFrame['messageAccepted']>> {
     const body = frameOf(row)
-    const limit = FRAME_MAX_BYTES
-    if ((row.recipients ?? []).reduce((sum, each) => sum + each.content.length + 40, 200) > limit)
+    const { frameBytes, contentBytes } = this.core.connection.limits
+    if (row.recipients?.some((each) => each.content.length > contentBytes)) throw new Failed('TOO_LARGE')
+    if ((row.recipients ?? []).reduce((sum, each) => sum + each.content.length + 40, 200) > frameBytes)
       throw new Failed('TOO_LARGE')
     const { promise, cancel } = this.timeout()
     try {

@@ -1,5 +1,4 @@
 // The device's queue as it comes: pages after each Hello, envelopes after that, one at a time, each acked once it is stored.
-import { ACK_MAX_IDS } from '../proto/limits.ts'
 import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import type { Receiver } from './receive.ts'
@@ -89,7 +88,7 @@ export class Inbox {
   // An ack that is lost costs nothing: the envelope comes again, is known, and is acked again.
   private flush(): void {
     for (const messageIds = this.acks; messageIds.length > 0; )
-      this.core.connection.post({ ack: { messageIds: messageIds.splice(0, ACK_MAX_IDS) } })
+      this.core.connection.post({ ack: { messageIds: messageIds.splice(0, this.core.connection.limits.ackIds) } })
   }
 
   private noteGap(wire: {

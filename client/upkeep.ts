@@ -1,7 +1,7 @@
 // Keeping this device's prekeys published, fresh and its own: uploads that survive a crash, refills, rotation, and what to do when
 // the relay or this store turns out to be an old copy.
 import { RelayError } from '../proto/errors.ts'
-import { KEYS_LOW_BELOW, KEYS_MAX_PER_UPLOAD, REGISTRATION_ID_MAX } from '../proto/limits.ts'
+import { KEYS_LOW_BELOW, REGISTRATION_ID_MAX } from '../proto/limits.ts'
 import { base64, bigEndian, concat, utf8 } from './bytes.ts'
 import type { Core } from './core.ts'
 import type { KeyOrder, MadeKeys } from './crypto.ts'
@@ -82,7 +82,7 @@ export class Upkeep {
     if (isStale) order.signed = Math.max(own.signed.keyId, counts.signed_prekey?.key_id ?? 0) + 1
     let kyber = Math.max(own.highestKyber, counts.kyber_one_time.highest_id ?? -1, counts.last_resort?.key_id ?? -1) + 1
     if (isStale || counts.last_resort?.used) order.lastResort = kyber++
-    const count = KEYS_MAX_PER_UPLOAD
+    const count = this.core.connection.limits.keysPerUpload
     if (counts.one_time.count < KEYS_LOW_BELOW)
       order.oneTime = { first: Math.max(own.highestOneTime, counts.one_time.highest_id ?? -1) + 1, count }
     if (counts.kyber_one_time.count < KEYS_LOW_BELOW) order.kyberOneTime = { first: kyber, count }
@@ -92,7 +92,7 @@ export class Upkeep {
   /** [K-9.1] One-time keys of a restored relay are void: new ones above all that were ever used. */
   async replaceOneTime(): Promise<void> {
     const own = this.own()
-    const count = KEYS_MAX_PER_UPLOAD
+    const count = this.core.connection.limits.keysPerUpload
     await this.make(
       { oneTime: { first: own.highestOneTime + 1, count }, kyberOneTime: { first: own.highestKyber + 1, count } },
       0,
@@ -179,7 +179,7 @@ export class Upkeep {
       1 + ((before + Math.floor(this.core.time.random() * (REGISTRATION_ID_MAX - 1))) % REGISTRATION_ID_MAX)
     const kyber =
       Math.max(own.highestKyber, counts.kyber_one_time.highest_id ?? -1, counts.last_resort?.key_id ?? -1) + 1
-    const count = KEYS_MAX_PER_UPLOAD
+    const count = this.core.connection.limits.keysPerUpload
     const order = {
       signed: Math.max(own.signed.keyId, counts.signed_prekey?.key_id ?? 0) + 1,
       lastResort: kyber,
