@@ -107,7 +107,8 @@ it('no answer within 5 s: the same bytes again after 1, 2 and 4 s, then failed, 
     }
   }
   expect((await failed).failure).toBe('unanswered')
-  expect(swallowed).toBe(4)
+  // The answers to the last tries may still be on their way: the time here is not the relay's.
+  while (swallowed < 4) await wire.heard()
   wire.frames = null
   const sent = until(alice, 'message_changed', ({ id, state }) => id === message.id && state === 'sent')
   alice.retry(message.id)
