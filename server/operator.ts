@@ -23,7 +23,7 @@ const COMMANDS: Record<string, (sql: Sql) => Promise<string>> = {
 
 /**
  * After the database came back from a backup: keys that left after the backup look unused, so none may be handed out. [K-9]
- * The relay must be stopped: it says the epoch it found at its start.
+ * Nobody may be served before it; relays that run all the same notice the new epoch and send their clients away.
  * @returns how many one-time prekeys were voided, in the transaction that changed the epoch.
  */
 export async function voidAfterRestore(sql: Sql): Promise<number> {
@@ -44,7 +44,7 @@ async function main(): Promise<void> {
   const { databaseUrl, dataDir } = readConfig()
   const running = databaseUrl ?? (await findPostgres(dataDir))
   if (running && !databaseUrl && command === COMMANDS['void-keys']) {
-    throw new StartError(`the relay in ${dataDir} is running: stop it first, it would go on saying the old epoch`)
+    throw new StartError(`the relay in ${dataDir} is running: stop it first, nobody may be served before the keys are void`)
   }
   const own = running ? null : await startPostgres({ dataDir })
   try {
