@@ -44,7 +44,9 @@ async function main(): Promise<void> {
   const { databaseUrl, dataDir } = readConfig()
   const running = databaseUrl ?? (await findPostgres(dataDir))
   if (running && !databaseUrl && command === COMMANDS['void-keys']) {
-    throw new StartError(`the relay in ${dataDir} is running: stop it first, nobody may be served before the keys are void`)
+    throw new StartError(
+      `the relay in ${dataDir} is running: stop it first, nobody may be served before the keys are void`,
+    )
   }
   const own = running ? null : await startPostgres({ dataDir })
   try {
