@@ -185,12 +185,24 @@ export class Account {
       client_id: `${userId}.${deviceId}`,
       client_secret: secret,
     })
-    if (answer.status === 401 || answer.status === 400) throw new DeviceGone('the relay does not know this device')
-    if (answer.status !== 200) throw new Unreachable(`the token endpoint answered HTTP ${answer.status}`)
-    const { access_token: token, expires_in } = JSON.parse(answer.body) as { access_token: string; expires_in: number }
+    const json = parsed(answer.body)
+    // [T-3.1] Only the relay's own word counts: what else stands at this address may answer 401 to everything.
+    if (json.error === 'invalid_client') throw new DeviceGone('the relay does not know this device')
+    const { access_token: token, expires_in } = json
+    if (answer.status !== 200 || typeof token !== 'string' || typeof expires_in !== 'number')
+      throw new Unreachable(`the token endpoint answered HTTP ${answer.status}`)
     const expiresInMs = expires_in * 1000
     this.token = { token, endsAtMs: this.options.time.now() + expiresInMs }
     return { token, expiresInMs }
+  }
+}
+
+/** A JSON object, or nothing of it. */
+function parsed(body: string): Record<string, unknown> {
+  try {
+    return (JSON.parse(body) as Record<string, unknown> | null) ?? {}
+  } catch {
+    return {}
   }
 }
 

@@ -173,7 +173,14 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   private frame(bytes: Uint8Array): void {
     this.liveness.heard()
-    const frame = decodeFrame(bytes)
+    let frame: ServerFrame
+    try {
+      frame = decodeFrame(bytes)
+    } catch {
+      // Not a relay, or one with a defect: what it meant is lost, and the next connection begins anew.
+      this.lost()
+      return
+    }
     const waiting = this.waiting.get(frame.requestId)
     if (waiting) {
       this.waiting.delete(frame.requestId)

@@ -51,6 +51,10 @@ export class Tamper implements Transport {
   say(frame: sealpost.v1.ServerFrame.$Properties): void {
     this.events?.frame(ServerFrame.encode(frame).finish())
   }
+  /** Bytes as they are, in the relay's name. */
+  raw(bytes: Uint8Array): void {
+    this.events?.frame(bytes)
+  }
   /** As if the connection had ended so. */
   cut(code: number): void {
     this.events?.closed(code, '')
