@@ -55,6 +55,9 @@ export class Undecryptable extends Error {
   }
 }
 
+/** A username that libsignal refuses; the message says why and does not repeat it. */
+export class InvalidUsername extends Error {}
+
 /** What a peer that could not read us says. */
 export type Complaint = { sentAtMs: number; deviceId: number; isAboutCurrentSession: boolean }
 
@@ -116,6 +119,13 @@ export interface Crypto {
   complain(content: Uint8Array, type: number, sentAtMs: number, senderDeviceId: number): Uint8Array
   /** @throws Error when it is none. Nobody signed it: whoever carries it can forge it. */
   readComplaint(from: Reader, peer: { userId: Uuid; deviceId: number }, content: Uint8Array): Complaint
+
+  /** 32 bytes, the same for upper and lower case; nicks have 3 to 32 characters. [U-1] @throws InvalidUsername. */
+  usernameHash(name: string): Uint8Array
+  /** Proof of knowing the name behind the hash, 128 bytes. [U-2] @throws InvalidUsername. */
+  usernameProof(name: string): Uint8Array
+  /** Names with that nick and random numbers, short ones first. @throws InvalidUsername. */
+  usernameCandidates(nick: string): string[]
 
   /** For a device that wants to be linked: makes a key pair for one delivery. @returns the public key, 33 bytes. */
   createProvisionKey(stage: Stage): Uint8Array

@@ -26,6 +26,7 @@ import type { Storage } from './storage.ts'
 import { systemTime, type Time } from './time.ts'
 import type { Transport } from './transport.ts'
 import { Upkeep } from './upkeep.ts'
+import { Usernames } from './usernames.ts'
 import { type Hello, idOf } from './wire.ts'
 
 /** What a device is made of. */
@@ -44,6 +45,7 @@ export type DeviceOptions = {
 /** A device, stored in its `storage`; opened again it is the same one. Listen before `connect`. */
 export class Device extends Emitter<DeviceEvents> {
   readonly conversations: Conversations
+  readonly usernames: Usernames
   private readonly core: Core
   private readonly receiver: Receiver
   private readonly inbox: Inbox
@@ -60,6 +62,7 @@ export class Device extends Emitter<DeviceEvents> {
     this.core = { storage, crypto, time, account, connection, mutex: new Mutex(), events: this }
     const fail = (error: unknown) => this.fail(error)
     this.conversations = new Conversations(this.core)
+    this.usernames = new Usernames(this.core)
     this.receiver = new Receiver(this.core, this.conversations, {
       unsettled: (id) => void this.settle(id),
       queued: (id) => this.delivery.flush(id),
@@ -250,6 +253,7 @@ export class Device extends Emitter<DeviceEvents> {
     if (state.name !== 'live') return
     this.delivery.flush()
     this.maintain()
+    this.usernames.settle().catch((error) => this.unexpected(error))
     const waiting = this.core.storage.transaction((tx) => held.scan(tx).map(({ key }) => key.split('/')[0]!))
     for (const id of new Set(waiting)) void this.settle(id)
   }

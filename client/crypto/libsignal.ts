@@ -28,6 +28,7 @@ import { type Bundle, type Crypto, type Opening, Undecryptable } from '../crypto
 import type { Reader } from '../storage.ts'
 import { CIPHERTEXT, nameOf } from '../wire.ts'
 import { makeKeys, retire } from './keys.ts'
+import { usernameCandidates, usernameHash, usernameProof } from './names.ts'
 import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, TABLE } from './stores.ts'
 
 type Peer = { userId: Uuid; deviceId: number }
@@ -173,6 +174,10 @@ export const libsignal = (): Crypto => ({
       isAboutCurrentSession: !!ratchetKey && !!recordOf(stage, from)?.currentRatchetKeyMatches(ratchetKey),
     }
   },
+
+  usernameHash,
+  usernameProof,
+  usernameCandidates,
 
   createProvisionKey(stage) {
     const pair = PrivateKey.generate()
