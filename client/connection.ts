@@ -136,6 +136,11 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.ask(body).catch(() => {})
   }
 
+  /** Sends what has no answer; a refusal is not heard. [C-2.2] */
+  tell(body: ClientBody): void {
+    if (this.openedAtMs !== null) this.socket?.send(encodeFrame(0, body))
+  }
+
   private async connect(): Promise<void> {
     this.end()
     const attempt = this.attempt

@@ -10,6 +10,10 @@ export const FRAME_MAX_BYTES = 1024 * 1024
 export const FRAME_HARD_MAX_BYTES = 1.25 * 1024 * 1024
 /** Message ids in one Ack. */
 export const ACK_MAX_IDS = 1000
+/** Users in one PresenceSubscription. [G-2.1] */
+export const PRESENCE_MAX_USERS = 500
+/** Message ids in one StatusRequest. [G-3.2] */
+export const STATUS_MAX_IDS = 100
 /** Messages in one SyncResponse. */
 export const PAGE_MAX_MESSAGES = 100
 /** Bytes in one SyncResponse. */
