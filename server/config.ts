@@ -33,6 +33,8 @@ export type Config = {
   }
   /** Open sockets of this node. */
   maxConnections: number
+  /** Origins whose pages may read answers, as browsers send them. [H-11] */
+  allowedOrigins: string[]
   /** Bearer token for /metrics; null = it is served to this machine only. Never logged (I16). [H-9] */
   metricsToken: string | null
 }
@@ -62,6 +64,11 @@ const url = (...protocols: string[]) =>
   })
 
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `is not one of ${values.join(', ')}`)
+
+// Browsers write origins in lower case, without a path and without the scheme's own port.
+const isOrigin = (text: string): boolean =>
+  /^[a-z][a-z0-9+.-]*:\/\/(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9]\d{0,4})?$/.test(text) &&
+  (!/^https?:/.test(text) || (URL.canParse(text) && new URL(text).origin === text))
 
 /** Every variable there is, in the order of docs/configuration.md. */
 export const VARIABLES = {
@@ -167,6 +174,20 @@ export const VARIABLES = {
     unset: '50000',
     schema: whole(1, 1e7, 50_000),
   },
+  SEALPOST_ALLOWED_ORIGINS: {
+    about:
+      'Origins of web apps that may call this relay from a browser although they are served from elsewhere, separated by commas. An app served under the relay’s own origin, behind one proxy, needs none.',
+    example: 'https://app.example.org,capacitor://localhost',
+    unset: 'none',
+    schema: z
+      .string()
+      .default('')
+      .transform((text) => text.split(',').flatMap((each) => each.trim() || []))
+      .refine(
+        (all) => all.every(isOrigin),
+        'has an entry that is not scheme://host or scheme://host:port as browsers write it',
+      ),
+  },
   SEALPOST_METRICS_TOKEN: {
     about:
       'Bearer token that GET /metrics asks for, at least 16 characters. Unset, it is served to connections from this machine only, and a reverse proxy on this machine is one.',
@@ -256,6 +277,7 @@ function assemble(values: Values, isTerminal: boolean): Config {
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
     },
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
+    allowedOrigins: values.SEALPOST_ALLOWED_ORIGINS,
     metricsToken: values.SEALPOST_METRICS_TOKEN ?? null,
   }
 }

@@ -15,6 +15,8 @@ export type Head = {
   query: string
   params: string[]
   authorization: string | null
+  /** Where the page that asks came from; null outside of browsers. */
+  origin: string | null
   contentType: string
   contentLength: number | null
   address: string
@@ -37,7 +39,7 @@ export type SocketOptions = {
   port: number
   routes: HttpRoute[]
   /** Anything no route matches. */
-  notFound(head: Head): Promise<Answer>
+  notFound: HttpRoute['handle']
   /** Decides about an upgrade. @throws RelayError: the upgrade is refused with its status. */
   admit(token: string | null, address: string): Promise<Admission>
   /** An error nobody expected, in full. */
@@ -148,6 +150,7 @@ function head(response: uws.HttpResponse, request: uws.HttpRequest, places: numb
     query: request.getQuery() ?? '',
     params: Array.from({ length: places }, (_, i) => request.getParameter(i) ?? ''),
     authorization: request.getHeader('authorization') || null,
+    origin: request.getHeader('origin') || null,
     contentType: request.getHeader('content-type'),
     contentLength: /^\d+$/.test(length) ? Number(length) : null,
     address: text(response.getRemoteAddressAsText()),

@@ -20,6 +20,7 @@ import { openIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
 import { migrate } from './migrate.ts'
 import type { Observe } from './observe.ts'
+import { openOrigins } from './origins.ts'
 import { Queue } from './queue.ts'
 import { openSession } from './reception.ts'
 import { Rosters } from './rosters.ts'
@@ -135,17 +136,19 @@ export async function startRelay(
       queueMessages: config.queue.maxMessages,
       queueTtlMs: config.queue.ttlMs,
     }
+    const served = serveRoutes(routes, {
+      authenticate,
+      observe,
+      clock,
+      busy: (by) => requests.count(by),
+      draining: () => draining,
+    })
+    const shared = openOrigins(config.allowedOrigins)
     const listener = await listen({
       host: config.host,
       port: config.port,
-      routes: serveRoutes(routes, {
-        authenticate,
-        observe,
-        clock,
-        busy: (by) => requests.count(by),
-        draining: () => draining,
-      }),
-      notFound,
+      routes: served.map((each) => ({ ...each, handle: shared(each.handle) })),
+      notFound: shared(notFound),
       report,
       admit: openSession({
         admit,
