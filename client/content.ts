@@ -15,23 +15,29 @@ const AHEAD_MS = 10 * 60_000
 /** An encrypted file elsewhere; key 64 bytes, digest 32. */
 export type Attachment = { url: string; key: Uint8Array; digest: Uint8Array; sizeBytes: number; mediaType: string }
 
-/** What a person sends. One of text, reaction, heartbeat; heartbeats are shown to nobody. */
+/** [P-7] @property groupName '' = none is told. */
+export type Naming = { groupName: string; users: { userId: Uuid; username: string }[] }
+
+/** What a person sends. One of text, reaction, heartbeat, naming; heartbeats are shown to nobody. */
 export type Body = {
   text?: string
   reaction?: { messageId: Uuid; emoji: string; removed: boolean }
   heartbeat?: true
+  /** What a group and its members are called: kept by the SDK, shown to nobody as a message. */
+  naming?: Naming
   /** The relay's message_id of the message this answers. */
   replyTo?: Uuid
   attachments?: Attachment[]
 }
 
-/** What binds a content to its envelope. [P-3] @property resendOf '' unless this repeats what one device could not read. [P-5] */
+/** What binds a content to its envelope. [P-3] @property resendOf '' unless this repeats what one device could not read. [P-5] @property username the sender's own word, or ''. [P-6] */
 export type Binding = {
   conversationId: Uuid
   clientMessageId: Uuid
   sentAtMs: number
   rosterHash: Uint8Array
   resendOf: Uuid
+  username: string
 }
 
 /** An envelope says otherwise than the content in it: the relay, or the sender, is at fault. */
@@ -50,6 +56,13 @@ export function pack(binding: Binding, body: Body): Uint8Array {
     ...(body.text !== undefined && { text: body.text }),
     ...(body.reaction && { reaction: { ...body.reaction, messageId: idBytes(body.reaction.messageId) } }),
     ...(body.heartbeat && { heartbeat: {} }),
+    ...(binding.username && { senderUsername: binding.username }),
+    ...(body.naming && {
+      naming: {
+        groupName: body.naming.groupName,
+        users: body.naming.users.map(({ userId, username }) => ({ userId: idBytes(userId), username })),
+      },
+    }),
   }).finish()
   const padded = new Uint8Array(Math.ceil((encoded.length + 1) / BLOCK) * BLOCK)
   padded.set(encoded)
@@ -71,7 +84,7 @@ export function unpack(plaintext: Uint8Array): { binding: Binding; body: Body } 
       sizeBytes: each.sizeBytes ?? 0,
       mediaType: each.mediaType ?? '',
     }))
-    const { text, reaction } = content
+    const { text, reaction, naming } = content
     return {
       binding: {
         conversationId: idOf(content.conversationId),
@@ -79,6 +92,7 @@ export function unpack(plaintext: Uint8Array): { binding: Binding; body: Body } 
         sentAtMs: content.sentAtMs,
         rosterHash: Uint8Array.from(content.rosterHash),
         resendOf: idOf(content.resendOf),
+        username: content.senderUsername,
       },
       body: {
         ...(content.replyToMessageId.length > 0 && { replyTo: idOf(content.replyToMessageId) }),
@@ -92,6 +106,12 @@ export function unpack(plaintext: Uint8Array): { binding: Binding; body: Body } 
           },
         }),
         ...(content.heartbeat && { heartbeat: true as const }),
+        ...(naming && {
+          naming: {
+            groupName: naming.groupName ?? '',
+            users: (naming.users ?? []).map((each) => ({ userId: idOf(each.userId), username: each.username ?? '' })),
+          },
+        }),
       },
     }
   } catch (error) {

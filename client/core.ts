@@ -34,6 +34,10 @@ export type DeviceEvents = {
   message_changed: Message
   /** Members, roles or routing changed. */
   conversation: { conversationId: Uuid }
+  /** A user is called something, or something else, as far as `names` knows. */
+  user_named: { userId: Uuid }
+  /** A member gave a group its name. */
+  group_named: { conversationId: Uuid; byUserId: Uuid; groupName: string }
   /** Acked and kept raw. The sender's device is asked for it once more. */
   undecryptable: { messageId: Uuid; conversationId: Uuid; userId: Uuid; deviceId: number; reason: string }
   /** Readable, and not shown: it does not belong where the relay put it, or its sender is not in the roster. */

@@ -16,6 +16,7 @@ import { held } from './incoming.ts'
 import { openIdentityMessage, sealIdentityMessage } from './linking.ts'
 import { addMessage, changeMessage, listMessages, type Message } from './messages.ts'
 import { Mutex } from './mutex.ts'
+import { Names } from './names.ts'
 import { enqueue, OUTBOX_MAX_AGE_MS, removeRow, requeue, rowOf } from './outbox.ts'
 import { Receiver } from './receive.ts'
 import { resendAll } from './restore.ts'
@@ -46,6 +47,7 @@ export type DeviceOptions = {
 export class Device extends Emitter<DeviceEvents> {
   readonly conversations: Conversations
   readonly usernames: Usernames
+  readonly names: Names
   private readonly core: Core
   private readonly receiver: Receiver
   private readonly inbox: Inbox
@@ -63,6 +65,7 @@ export class Device extends Emitter<DeviceEvents> {
     const fail = (error: unknown) => this.fail(error)
     this.conversations = new Conversations(this.core)
     this.usernames = new Usernames(this.core)
+    this.names = new Names(this.core, this, (id) => this.delivery.flush(id))
     this.receiver = new Receiver(this.core, this.conversations, {
       unsettled: (id) => void this.settle(id),
       queued: (id) => this.delivery.flush(id),
@@ -78,6 +81,7 @@ export class Device extends Emitter<DeviceEvents> {
       }
     }
     connection.on('state', (state) => guarded(() => this.changed(state)))
+    this.on('own_devices', ({ change, deviceId }) => guarded(() => this.welcome(change, deviceId)))
     connection.on('hello', (hello) => guarded(() => this.greet(hello)))
     connection.on('frame', (frame) => {
       if (frame.envelope) this.inbox.take(frame.envelope)
@@ -256,6 +260,16 @@ export class Device extends Emitter<DeviceEvents> {
     this.usernames.settle().catch((error) => this.unexpected(error))
     const waiting = this.core.storage.transaction((tx) => held.scan(tx).map(({ key }) => key.split('/')[0]!))
     for (const id of new Set(waiting)) void this.settle(id)
+  }
+
+  /** A new device of one's own knows nothing of what there is: the primary tells it. [P-7] */
+  private welcome(change: 'linked' | 'unlinked', deviceId: number): void {
+    if (change === 'unlinked' || this.deviceId !== 1) return
+    const talking = this.conversations.list().filter(({ archived }) => !archived)
+    this.names.tellOwn(
+      deviceId,
+      talking.map(({ id }) => id),
+    )
   }
 
   // [C-3]

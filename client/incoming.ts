@@ -43,6 +43,8 @@ export type Held = {
   sentAtMs: number
   rosterHash: Uint8Array
   resendOf: Uuid
+  /** What the sender calls himself, or ''. [P-6] */
+  username: string
 }
 export const held = new Table<Held>('held')
 

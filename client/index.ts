@@ -8,6 +8,7 @@ export { type Bundle, type Crypto, InvalidUsername, Undecryptable } from './cryp
 export { Device, type DeviceOptions } from './device.ts'
 export type { Gap } from './inbox.ts'
 export type { Message, MessageState } from './messages.ts'
+export { GROUP_NAME_MAX, type Names, type UserName } from './names.ts'
 export { OutboxFull } from './outbox.ts'
 export type { RoleName } from './roster.ts'
 export { MemoryStorage } from './storage/memory.ts'

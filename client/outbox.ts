@@ -12,7 +12,7 @@ export const OUTBOX_MAX = 1000
 export const OUTBOX_MAX_AGE_MS = 6 * 24 * 3_600_000
 
 /** message: shown to people. The others are between devices. */
-export type OutboxKind = 'message' | 'resend' | 'heartbeat' | 'complaint'
+export type OutboxKind = 'message' | 'resend' | 'heartbeat' | 'complaint' | 'naming'
 
 /** One send. @property to null = every device of the conversation (SCOPE_ALL). */
 export type OutboxRow = {

@@ -11,6 +11,7 @@ import { Undecryptable } from './crypto.ts'
 import { noteOffer } from './identities.ts'
 import { type Held, held, type Incoming, quarantine, readIncoming, unreadable } from './incoming.ts'
 import { addMessage, type Message } from './messages.ts'
+import { noteClaim, takeNaming } from './names.ts'
 import { enqueue, hasRoom } from './outbox.ts'
 import { isHeartbeatDue } from './ratchet.ts'
 import type { Roster } from './roster.ts'
@@ -117,7 +118,7 @@ export class Receiver {
     telling: Telling,
   ): void {
     const { content: _, ...rest } = incoming
-    let row: Held = { incoming: rest, body: {}, sentAtMs: 0, rosterHash: new Uint8Array(0), resendOf: '' }
+    let row: Held = { incoming: rest, body: {}, sentAtMs: 0, rosterHash: new Uint8Array(0), resendOf: '', username: '' }
     let parsed: { binding: Binding; body: Body }
     try {
       parsed = unpack(plaintext)
@@ -160,6 +161,8 @@ export class Receiver {
 
   private show(tx: Transaction, row: Held, telling: Telling): void {
     const { messageId, conversationId, sender, clientMessageId } = row.incoming
+    this.takeNames(tx, row, telling)
+    if (row.body.naming) return
     const message: Message = {
       ...{ id: row.resendOf || clientMessageId, messageId, conversationId },
       ...{ senderUserId: sender.userId, senderDeviceId: sender.deviceId, sentAtMs: row.sentAtMs },
@@ -169,9 +172,23 @@ export class Receiver {
     telling.push(() => this.core.events.emit('message', message))
   }
 
+  // [P-6] [P-7]
+  private takeNames(tx: Transaction, { incoming, body, username }: Held, telling: Telling): void {
+    const { core } = this
+    const { conversationId, sender } = incoming
+    const self = core.account.self.userId
+    const changed = body.naming && takeNaming(tx, conversationId, body.naming, self)
+    const userIds = [...(changed?.userIds ?? [])]
+    if (sender.userId !== self && noteClaim(tx, sender.userId, username, 'own')) userIds.push(sender.userId)
+    for (const userId of userIds) telling.push(() => core.events.emit('user_named', { userId }))
+    const groupName = changed?.groupName
+    if (groupName)
+      telling.push(() => core.events.emit('group_named', { conversationId, byUserId: sender.userId, groupName }))
+  }
+
   private showWithheld(tx: Transaction, incoming: Incoming, telling: Telling): void {
     const { content: _, ...rest } = incoming
-    const nothing = { body: {}, rosterHash: new Uint8Array(0), resendOf: '' }
+    const nothing = { body: {}, rosterHash: new Uint8Array(0), resendOf: '', username: '' }
     this.show(tx, { incoming: rest, sentAtMs: incoming.sentAtMs, ...nothing }, telling)
   }
 

@@ -10,6 +10,7 @@ import { noteOffer } from './identities.ts'
 import { decide, judge, type Recipient, repairOf } from './mismatch.ts'
 import { type OutboxRow, putRow } from './outbox.ts'
 import { Stage } from './stage.ts'
+import { ownUsername } from './usernames.ts'
 import { type Address, type Mismatch, nameOf } from './wire.ts'
 
 /** A bundle that was of no use is not asked for again so soon. */
@@ -170,6 +171,7 @@ export class Sealer {
         ...{ conversationId: row.conversationId, clientMessageId: row.clientMessageId, resendOf: row.resendOf },
         sentAtMs: row.queuedAtMs,
         rosterHash: roster?.hashes.at(-1) ?? new Uint8Array(32),
+        username: this.core.storage.transaction(ownUsername),
       },
       row.body,
     )

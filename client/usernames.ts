@@ -5,7 +5,7 @@ import type { Uuid } from '../proto/ids.ts'
 import { base64, base64url } from './bytes.ts'
 import type { Core } from './core.ts'
 import { Mutex } from './mutex.ts'
-import type { Writer } from './storage.ts'
+import type { Reader, Writer } from './storage.ts'
 import { Table } from './tables.ts'
 
 /** @property asked a change whose outcome is not known: the name that would be held then, '' = none. */
@@ -14,6 +14,9 @@ const rows = new Table<Row>('username')
 
 /** Notes a name that came with the account: of a linked or recovered device. '' = none. */
 export const noteUsername = (to: Writer, name: string): void => rows.put(to, 'self', { name })
+
+/** The user's own, '' = none. */
+export const ownUsername = (from: Reader): string => rows.get(from, 'self')?.name ?? ''
 
 /** A device's usernames; calls after registration. */
 export class Usernames {
