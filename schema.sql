@@ -14,6 +14,13 @@ create table keys.devices (
   constraint devices_address UNIQUE (user_id, device_id)
 );
 
+create table keys.given_up_identities (
+  key_hash bytea not null,
+  given_up_at timestamp with time zone not null,
+  constraint given_up_identities_key_hash_check CHECK ((length(key_hash) = 32)),
+  constraint given_up_identities_pkey PRIMARY KEY (key_hash)
+);
+
 create table keys.highest_ids (
   device_key bigint not null,
   kind smallint not null,
@@ -93,6 +100,8 @@ create table public.accounts (
   user_id uuid not null,
   outside_subject text,
   created_at timestamp with time zone default now() not null,
+  recovery_code_hash bytea,
+  constraint accounts_recovery_code_hash_check CHECK ((length(recovery_code_hash) = 32)),
   constraint accounts_pkey PRIMARY KEY (user_id),
   constraint accounts_outside_subject UNIQUE (outside_subject)
 );
@@ -192,6 +201,16 @@ create table public.gaps (
   expired bigint default 0 not null,
   since timestamp with time zone default now() not null,
   constraint gaps_pkey PRIMARY KEY (device_key)
+);
+
+create table public.identity_news (
+  user_id uuid not null,
+  identity_key bytea not null,
+  changed_at timestamp with time zone not null,
+  told_up_to uuid,
+  constraint identity_news_identity_key_check CHECK ((length(identity_key) = 33)),
+  constraint identity_news_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint identity_news_pkey PRIMARY KEY (user_id)
 );
 
 create table public.invitations (

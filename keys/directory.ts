@@ -9,7 +9,7 @@ import { type Claimed, claimBundles } from './claim.ts'
 import type { BundleSorts, Counts, Target, Upload, UserBundles, VerifiedKeys } from './prekeys.ts'
 import { lockDevice, setRegistrationId, storeKeys, voidDeviceStock } from './publish.ts'
 import {
-  deleteDevice,
+  deleteDevices,
   type FoundDevice,
   findDeviceIdentity,
   findDevices,
@@ -18,6 +18,7 @@ import {
   type NewDevice,
   readCounts,
   readDigestInput,
+  replaceIdentity,
   sameBytes,
   voidStock,
 } from './store.ts'
@@ -51,8 +52,13 @@ export type Directory = {
    *   not the user's identity key); the transaction must be rolled back.
    */
   enrol(tx: Transaction, device: NewDevice, keys: VerifiedKeys): Promise<void>
-  /** Deletes a device's keys and all memory of them, inside the caller's transaction. Unknown = no error. [I-3.2] */
-  remove(tx: Transaction, deviceKey: number): Promise<void>
+  /** Deletes devices' keys and all memory of them, inside the caller's transaction. Unknown = no error. [I-3.2] */
+  remove(tx: Transaction, deviceKeys: number[]): Promise<void>
+  /**
+   * Gives the user's identity key up for a new one, inside the caller's transaction, after all his devices were removed. [I-6]
+   * @param identityKey 33 bytes, verified. @throws RelayError CONFLICT: it is, or was, any user's. [I-6.6]
+   */
+  renew(tx: Transaction, userId: Uuid, identityKey: Uint8Array): Promise<void>
   /**
    * Stores an upload, or nothing of it; the same upload again is a no-op. [K-2] [K-3] [K-8]
    * @returns the counts after it.
@@ -132,7 +138,9 @@ export function openDirectory(options: DirectoryOptions): Directory {
       await storeKeys(tx, device.deviceKey, keys, clock())
     },
 
-    remove: deleteDevice,
+    remove: deleteDevices,
+
+    renew: (tx, userId, identityKey) => replaceIdentity(tx, userId, identityKey, clock()),
 
     async publish({ deviceKey }, upload) {
       const { replace, registrationId } = upload

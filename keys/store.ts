@@ -37,8 +37,9 @@ export type NewDevice = { deviceKey: number; userId: Uuid; deviceId: number; reg
  */
 export async function insertDevice(tx: Transaction, device: NewDevice, identityKey: Uint8Array): Promise<void> {
   const { deviceKey, userId, deviceId, registrationId } = device
-  await tx`insert into keys.identities (user_id, identity_key) values (${userId}, ${identityKey})
+  const first = await tx`insert into keys.identities (user_id, identity_key) values (${userId}, ${identityKey})
     on conflict (user_id) do nothing`.catch(refuseTaken)
+  if (first.count > 0) await refuseGivenUp(tx, identityKey)
   const stored = await findIdentity(tx, userId)
   if (!stored || !sameBytes(stored, identityKey))
     throw new RelayError('INVALID_REQUEST', "identity_key is not the user's")
@@ -46,8 +47,32 @@ export async function insertDevice(tx: Transaction, device: NewDevice, identityK
     values (${deviceKey}, ${userId}, ${deviceId}, ${registrationId})`.catch(refuseTaken)
 }
 
+/**
+ * Puts a new identity in the place of the user's and gives the old one up. The user's devices were deleted before. [I-6]
+ * @throws RelayError CONFLICT: the key is another user's, or was any user's before. [I-6.6]
+ */
+export async function replaceIdentity(
+  tx: Transaction,
+  userId: Uuid,
+  identityKey: Uint8Array,
+  nowMs: number,
+): Promise<void> {
+  await tx`insert into keys.given_up_identities (key_hash, given_up_at)
+    select sha256(identity_key), ${new Date(nowMs)}::timestamptz from keys.identities where user_id = ${userId}`
+  await tx`update keys.identities set identity_key = ${identityKey} where user_id = ${userId}`.catch(refuseTaken)
+  await refuseGivenUp(tx, identityKey)
+}
+
+// After the write, which waits for whoever is giving this very key up: what he commits is seen here.
+async function refuseGivenUp(tx: Transaction, identityKey: Uint8Array): Promise<void> {
+  const [old] = await tx`select 1 from keys.given_up_identities where key_hash = sha256(${identityKey}::bytea)`
+  if (old) throw new RelayError('CONFLICT', GIVEN_UP)
+}
+
+const GIVEN_UP = 'identity_key belongs to another account, or did'
+
 const TAKEN: Record<string, string> = {
-  identities_key_unique: 'identity_key belongs to another account',
+  identities_key_unique: GIVEN_UP,
   devices_address: 'the device id is in use',
   signed_prekeys_key_unique: 'signed_prekey.public_key is held by another device',
   kyber_prekeys_last_resort_key: 'last_resort_kyber_prekey.public_key is held by another device',
@@ -64,18 +89,24 @@ export function refuseTaken(error: unknown): never {
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 
 /**
- * Deletes a device and all it published, tombstones included. An unknown device is no error.
- * Locks as publishing does, so an upload under way is either deleted too or finds no device.
+ * Deletes devices and all they published, tombstones included. Unknown devices are no error.
+ * Locks as publishing does, so an upload under way is either deleted too or finds no device; and stock in the order of claims,
+ * table by table over all devices, so that this and a claim of all of a user's devices never wait for each other in a circle.
  */
-export async function deleteDevice(tx: Transaction, deviceKey: number): Promise<void> {
+export async function deleteDevices(tx: Transaction, deviceKeys: number[]): Promise<void> {
   // Not `for update`: a claim under way holds stock rows and checks its foreign key at its end.
-  await tx`select 1 from keys.devices where device_key = ${deviceKey} for no key update`
-  await tx`delete from keys.one_time_prekeys where device_key = ${deviceKey}`
-  await tx`delete from keys.kyber_prekeys where device_key = ${deviceKey}`
-  await tx`delete from keys.signed_prekeys where device_key = ${deviceKey}`
-  await tx`delete from keys.tombstones where device_key = ${deviceKey}`
-  await tx`delete from keys.highest_ids where device_key = ${deviceKey}`
-  await tx`delete from keys.devices where device_key = ${deviceKey}`
+  await tx`select 1 from keys.devices where device_key = any(${deviceKeys}::bigint[])
+    order by device_key for no key update`
+  await tx`select 1 from keys.one_time_prekeys where device_key = any(${deviceKeys}::bigint[])
+    order by device_key, serial for update`
+  await tx`delete from keys.one_time_prekeys where device_key = any(${deviceKeys}::bigint[])`
+  await tx`select 1 from keys.kyber_prekeys where device_key = any(${deviceKeys}::bigint[])
+    order by last_resort, device_key, serial for update`
+  await tx`delete from keys.kyber_prekeys where device_key = any(${deviceKeys}::bigint[])`
+  await tx`delete from keys.signed_prekeys where device_key = any(${deviceKeys}::bigint[])`
+  await tx`delete from keys.tombstones where device_key = any(${deviceKeys}::bigint[])`
+  await tx`delete from keys.highest_ids where device_key = any(${deviceKeys}::bigint[])`
+  await tx`delete from keys.devices where device_key = any(${deviceKeys}::bigint[])`
 }
 
 /**

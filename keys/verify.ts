@@ -4,9 +4,10 @@ import { setImmediate } from 'node:timers/promises'
 import { PublicKey, usernames } from '@signalapp/libsignal-client'
 import { invalid } from '../proto/errors.ts'
 import { type Uuid, uuidToBytes } from '../proto/ids.ts'
-import { IDENTITY_PROOF_SKEW_MS, KEY_ID_MAX, KEYS_MAX_PER_UPLOAD, SIGNATURE_BYTES } from '../proto/limits.ts'
+import { KEY_ID_MAX, KEYS_MAX_PER_UPLOAD, SIGNATURE_BYTES } from '../proto/limits.ts'
 import { isCanonicalEcKey, isCanonicalKyberKey } from './canonical.ts'
 import type { DeviceKeys, Prekey, SignedPrekey, VerifiedKeys } from './prekeys.ts'
+import { checkClock } from './statements.ts'
 
 type Bytes = Uint8Array<ArrayBuffer>
 
@@ -119,19 +120,13 @@ export function identityProofMessage(claim: IdentityClaim): Uint8Array {
 
 /**
  * Returns if whoever made the claim holds the identity key, and made it for these keys within 10 minutes of nowMs. [I-2]
- * Says nothing of replay: a register proof is spent by its identity key being taken, a link proof by its link code.
+ * Says nothing of replay: a register or identity proof is spent by its identity key being taken, a link proof by its link code.
  * @param signature 64 bytes, not trusted; nor is anything in the claim but purpose and realm.
  * @throws RelayError INVALID_REQUEST.
  */
 export function verifyIdentityProof(claim: IdentityClaim, signature: Uint8Array, nowMs: number): void {
   const { timestampMs, identityKey } = claim
-  if (!Number.isSafeInteger(timestampMs) || timestampMs < 0)
-    throw invalid('identity_proof.timestamp_ms is not Unix milliseconds')
-  const skewMs = timestampMs - nowMs
-  if (Math.abs(skewMs) > IDENTITY_PROOF_SKEW_MS)
-    throw invalid(
-      `identity_proof.timestamp_ms is ${Math.abs(skewMs)} ms ${skewMs < 0 ? 'behind' : 'ahead of'} the relay's clock`,
-    )
+  checkClock('identity_proof.timestamp_ms', timestampMs, nowMs)
   checkIdentityKey(identityKey)
   if (!isSignedBy(identityKey, identityProofMessage(claim), signature))
     throw invalid('identity_proof.signature does not verify under identity_key')

@@ -10,7 +10,7 @@ import type { SystemEventInput } from './events.ts'
 import type { Committed } from './frames.ts'
 import type { Identity } from './identity.ts'
 import { consumeLinkCode, createLinkCode, peekLinkCode, refusedLinkCode } from './linkcodes.ts'
-import { type LockedDevice, lockDevices, nextNumber, retireDevice } from './retirement.ts'
+import { type LockedDevice, lockDevices, nextNumber, retireDevices } from './retirement.ts'
 import type { Tokens } from './tokens.ts'
 
 /** The device that links and unlinks the others. [I-3] */
@@ -128,7 +128,7 @@ export function openDevices(seams: DeviceSeams): Devices {
         if (!devices.some((each) => each.deviceKey === caller.deviceKey)) throw callerGone()
         const target = devices.find((each) => each.deviceId === deviceId)
         if (!target) throw new RelayError('NOT_FOUND', 'no such device')
-        await retireDevice(tx, directory, caller.userId, target, nowMs)
+        await retireDevices(tx, directory, caller.userId, [target], nowMs)
         const others = devices.filter((each) => each !== target)
         return { gone: target, committed: await tell(tx, 'UNLINKED', target, others, nowMs) }
       })

@@ -26,30 +26,33 @@ export async function lockDevices(tx: Transaction, userId: Uuid): Promise<Locked
 }
 
 /**
- * Deletes a device with everything that is its own. What it sent stays. The caller holds lockDevices. [I-3.2]
- * After commit the caller has its connections closed.
+ * Deletes devices of a user with everything that is their own. What they sent stays. The caller holds lockDevices. [I-3.2] [I-6]
+ * After commit the caller has their connections closed.
  */
-export async function retireDevice(
+export async function retireDevices(
   tx: Transaction,
   directory: Directory,
   userId: Uuid,
-  device: LockedDevice,
+  devices: LockedDevice[],
   nowMs: number,
 ): Promise<void> {
-  const { deviceKey, deviceId, registrationId } = device
+  const keys = devices.map((device) => device.deviceKey)
   // A queue just emptied looks empty to the planner, which would then walk every dead row of the table.
   await tx`select set_config('enable_seqscan', 'off', true)`
-  // By ctid, the order in which acks delete (acks.ts): otherwise one of them and this could wait for each other.
+  // All at once by ctid, the order in which acks delete (acks.ts): otherwise one of them and this could wait for each other.
   await tx`delete from message_deliveries_waiting where ctid = any(array(
-    select ctid from message_deliveries_waiting where device_key = ${deviceKey}))`
-  await tx`delete from device_sequences where device_key = ${deviceKey}`
-  await tx`delete from dead_letters where device_key = ${deviceKey}`
-  await tx`delete from gaps where device_key = ${deviceKey}`
-  await directory.remove(tx, deviceKey)
-  await tx`delete from devices where device_key = ${deviceKey}`
-  await tx`delete from device_locks where device_key = ${deviceKey}`
+    select w.ctid from unnest(${keys}::bigint[]) k cross join lateral (
+      select ctid from message_deliveries_waiting where device_key = k) w))`
+  await tx`delete from device_sequences where device_key = any(${keys}::bigint[])`
+  await tx`delete from dead_letters where device_key = any(${keys}::bigint[])`
+  await tx`delete from gaps where device_key = any(${keys}::bigint[])`
+  await directory.remove(tx, keys)
+  await tx`delete from devices where device_key = any(${keys}::bigint[])`
+  await tx`delete from device_locks where device_key = any(${keys}::bigint[])`
+  const numbers = devices.map((device) => device.deviceId)
+  const registrationIds = devices.map((device) => device.registrationId)
   await tx`insert into retired_devices (user_id, device_id, registration_id, retired_at)
-    values (${userId}, ${deviceId}, ${registrationId}, ${new Date(nowMs)})
+    select ${userId}, n, r, ${new Date(nowMs)} from unnest(${numbers}::smallint[], ${registrationIds}::smallint[]) x(n, r)
     on conflict (user_id, device_id) do update
       set registration_id = excluded.registration_id, retired_at = excluded.retired_at`
 }

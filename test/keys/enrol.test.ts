@@ -42,7 +42,7 @@ test('one account per identity key, also when both register at once', async () =
   expect(outcomes.filter((outcome) => outcome.status === 'fulfilled')).toHaveLength(1)
   for (const outcome of outcomes)
     if (outcome.status === 'rejected')
-      expect(outcome.reason).toMatchObject({ code: 'CONFLICT', message: 'identity_key belongs to another account' })
+      expect(outcome.reason).toMatchObject({ code: 'CONFLICT', message: expect.stringMatching('another account') })
 })
 
 test('an address in use is CONFLICT', async () => {
@@ -92,13 +92,13 @@ test('removal deletes keys and tombstones; the relinked device starts afresh', a
   const keys = upload({ oneTimePrekeys: device.makeOneTimePrekeys(3), oneTimeKyberPrekeys: device.makeKyberPrekeys(3) })
   await world.directory.publish(first, keys)
   await world.directory.bundles(stranger(), [{ userId: first.userId, deviceId: 1 }])
-  await world.sql.begin((tx) => world.directory.remove(tx, first.deviceKey))
+  await world.sql.begin((tx) => world.directory.remove(tx, [first.deviceKey]))
   for (const table of ['devices', 'signed_prekeys', 'one_time_prekeys', 'kyber_prekeys', 'tombstones', 'highest_ids']) {
     const left = await world.sql`select from ${world.sql(`keys.${table}`)} where device_key = ${first.deviceKey}`
     expect(left, table).toHaveLength(0)
   }
   expect(await world.directory.bundles(stranger(), [{ userId: first.userId, deviceId: '*' }])).toEqual([])
-  await world.sql.begin((tx) => world.directory.remove(tx, first.deviceKey))
+  await world.sql.begin((tx) => world.directory.remove(tx, [first.deviceKey]))
   const relinked = await enrol(device, { userId: first.userId })
   expect(await world.directory.counts(relinked.deviceKey)).toMatchObject({
     ...{ oneTime: { count: 0, oldestId: null, highestId: null }, signedPrekey: { keyId: 1 } },

@@ -244,7 +244,7 @@ test('claims, replacements and removal at once: no deadlock, no error but NOT_FO
     ),
   )
   const claiming = ids(60).map(() => world.directory.bundles(stranger(), [{ userId: target.userId, deviceId: '*' }]))
-  const removing = world.sql.begin((tx) => world.directory.remove(tx, target.deviceKey))
+  const removing = world.sql.begin((tx) => world.directory.remove(tx, [target.deviceKey]))
   const outcomes = await Promise.allSettled([...replacing, ...claiming, removing])
   // A rotation that comes after a higher one is refused; an upload after the removal finds no device.
   for (const outcome of outcomes)

@@ -8,7 +8,7 @@ import type { Sql } from '../../server/database.ts'
 import { enqueueEvent } from '../../server/events.ts'
 import type { Send } from '../../server/frames.ts'
 import { makePartitions } from '../../server/partitions.ts'
-import { lockDevices, retireDevice } from '../../server/retirement.ts'
+import { lockDevices, retireDevices } from '../../server/retirement.ts'
 import type { RosterDevice } from '../../server/rosters.ts'
 import { by } from '../support/conversations.ts'
 import { testDatabase } from '../support/database.ts'
@@ -105,8 +105,10 @@ it(`finds neither deadlocks nor gaps (seed ${seed})`, { timeout: 60_000 }, async
       } else {
         const target = pick(next, devices.slice(1))
         // The key directory has nothing of these devices but their row.
-        const directory = { remove: (t: Sql, key: number) => t`delete from keys.devices where device_key = ${key}` }
-        await retireDevice(tx, directory as never, userId, target, Date.now())
+        const directory = {
+          remove: (t: Sql, keys: number[]) => t`delete from keys.devices where device_key = any(${keys}::bigint[])`,
+        }
+        await retireDevices(tx, directory as never, userId, [target], Date.now())
         await tell(
           tx,
           'UNLINKED',
