@@ -6,8 +6,11 @@ import type { Crypto } from './crypto.ts'
 import type { Emitter } from './events.ts'
 import type { Message } from './messages.ts'
 import type { Mutex } from './mutex.ts'
+import type { PresenceEvent } from './presence.ts'
+import type { ReadEvent } from './reads.ts'
 import type { Storage } from './storage.ts'
 import type { Time } from './time.ts'
+import type { TypingEvent } from './typing.ts'
 
 /** Something a person may want to know that no other event tells. */
 export type Problem =
@@ -31,6 +34,7 @@ export type DeviceEvents = {
   state: ConnectionState
   /** A new one to show, own ones included. */
   message: Message
+  /** Its state, its failure, or its numbers. */
   message_changed: Message
   /** Members, roles or routing changed. */
   conversation: { conversationId: Uuid }
@@ -50,6 +54,12 @@ export type DeviceEvents = {
   gap: { overflowed: number; expired: number; sinceMs: number }
   /** A device of one's own user came or went. */
   own_devices: { change: 'linked' | 'unlinked'; deviceId: number }
+  /** Somebody else began to write, or stopped. */
+  typing: TypingEvent
+  /** A watched user came or went; everybody is gone when the connection is. */
+  presence: PresenceEvent
+  /** Another device of one's own user has read up to there. */
+  read: ReadEvent
   problem: { what: Problem; detail: string }
 }
 

@@ -6,6 +6,7 @@ import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import { Unreachable } from './http.ts'
 import { changeMessage, type Message } from './messages.ts'
+import type { Recipient } from './mismatch.ts'
 import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
 import { noteAnswered } from './ratchet.ts'
 import type { Sealer } from './send.ts'
@@ -29,14 +30,16 @@ export class Delivery {
   private readonly core: Core
   private readonly sealer: Sealer
   private readonly fail: (error: unknown) => void
+  private readonly known: (messageId: string) => void
   /** Conversations that are being worked on. */
   private readonly lanes = new Map<string, Promise<void>>()
 
-  /** @param fail told when the store fails. */
-  constructor(core: Core, sealer: Sealer, fail: (error: unknown) => void) {
+  /** @param fail told when the store fails. @param known told of a message that an earlier connection had brought to the relay. */
+  constructor(core: Core, sealer: Sealer, fail: (error: unknown) => void, known: (messageId: string) => void) {
     this.core = core
     this.sealer = sealer
     this.fail = fail
+    this.known = known
   }
 
   /** Looks for work, everywhere or in one conversation; harmless at any time. */
@@ -168,9 +171,11 @@ export class Delivery {
       const { clientMessageId, conversationId, body } = row
       const sentAtMs = answer.sentAtMs ?? nowMs
       noteSent(tx, { clientMessageId, conversationId, sentAtMs, body, recipients, resends: {} }, nowMs)
-      return this.show(tx, row, { state: 'sent', messageId: idOf(answer.messageId) })
+      const audience = audienceOf(recipients, core.account.self.userId)
+      return this.show(tx, row, { state: 'sent', messageId: idOf(answer.messageId), audience })
     })
     if (changed) core.events.emit('message_changed', changed)
+    if (changed && answer.duplicate) this.known(changed.messageId)
   }
 
   /** People decide about messages; what devices tell each other is dropped. */
@@ -193,6 +198,14 @@ export class Delivery {
     return changeMessage(tx, { senderUserId: userId, senderDeviceId: deviceId, id: row.clientMessageId }, change)
   }
 }
+
+/** Other users it was for, those left out by the clients' own roster aside: on acceptance every device of everybody was addressed. [S-4.1] */
+const audienceOf = (recipients: Recipient[], self: string): number =>
+  new Set(
+    recipients
+      .filter(({ userId, withheld }) => userId !== self && withheld !== 'not_in_roster')
+      .map((each) => each.userId),
+  ).size
 
 const isStrange = (error: unknown): boolean => !(error instanceof RelayError) || error.code === 'INTERNAL'
 

@@ -1,8 +1,8 @@
 // One device of one user, whole: what an app holds. It wires the parts together and decides nothing itself.
-import { type Uuid, uuidV7 } from '../proto/ids.ts'
+import type { Uuid } from '../proto/ids.ts'
 import { Account } from './account.ts'
 import { clearWithheld } from './book.ts'
-import { hex } from './bytes.ts'
+import { compose, giveUp, recompose } from './composing.ts'
 import { Connection, type ConnectionState } from './connection.ts'
 import type { Body } from './content.ts'
 import { Conversations } from './conversations.ts'
@@ -10,25 +10,24 @@ import type { Core, DeviceEvents } from './core.ts'
 import type { Crypto } from './crypto.ts'
 import { Delivery } from './delivery.ts'
 import { Emitter } from './events.ts'
+import { Greeting } from './greeting.ts'
 import { acceptIdentity, offeredIdentity } from './identities.ts'
 import { allGaps, type Gap, Inbox } from './inbox.ts'
 import { held } from './incoming.ts'
 import { openIdentityMessage, sealIdentityMessage } from './linking.ts'
-import { addMessage, changeMessage, listMessages, type Message } from './messages.ts'
+import { listMessages, type Message } from './messages.ts'
 import { Mutex } from './mutex.ts'
 import { Names } from './names.ts'
-import { enqueue, OUTBOX_MAX_AGE_MS, removeRow, requeue, rowOf } from './outbox.ts'
 import { Receiver } from './receive.ts'
-import { resendAll } from './restore.ts'
-import { pruneSeen } from './seen.ts'
 import { Sealer } from './send.ts'
+import { changeSettings, fetchSettings, type Settings } from './settings.ts'
+import { Signals } from './signals.ts'
 import { Stage } from './stage.ts'
 import type { Storage } from './storage.ts'
 import { systemTime, type Time } from './time.ts'
 import type { Transport } from './transport.ts'
 import { Upkeep } from './upkeep.ts'
 import { Usernames } from './usernames.ts'
-import { type Hello, idOf } from './wire.ts'
 
 /** What a device is made of. */
 export type DeviceOptions = {
@@ -53,8 +52,9 @@ export class Device extends Emitter<DeviceEvents> {
   private readonly inbox: Inbox
   private readonly delivery: Delivery
   private readonly upkeep: Upkeep
+  private readonly greeting: Greeting
+  private readonly signals: Signals
   private readonly settling = new Map<Uuid, Promise<void>>()
-  private mending: Promise<void> = Promise.resolve()
 
   constructor(options: DeviceOptions) {
     super()
@@ -64,6 +64,8 @@ export class Device extends Emitter<DeviceEvents> {
     this.core = { storage, crypto, time, account, connection, mutex: new Mutex(), events: this }
     const fail = (error: unknown) => this.fail(error)
     this.conversations = new Conversations(this.core)
+    const isMember = (id: Uuid, userId: Uuid) => this.conversations.roster(id)?.members.has(userId) ?? false
+    this.signals = new Signals(this.core, isMember, fail)
     this.usernames = new Usernames(this.core)
     this.names = new Names(this.core, this, (id) => this.delivery.flush(id))
     this.receiver = new Receiver(this.core, this.conversations, {
@@ -71,9 +73,13 @@ export class Device extends Emitter<DeviceEvents> {
       queued: (id) => this.delivery.flush(id),
     })
     this.inbox = new Inbox(this.core, this.receiver, fail)
-    this.delivery = new Delivery(this.core, new Sealer(this.core, this.conversations), fail)
+    this.delivery = new Delivery(this.core, new Sealer(this.core, this.conversations), fail, (id) =>
+      this.signals.status.ask(id),
+    )
     this.upkeep = new Upkeep(this.core)
-    const guarded = (work: () => void) => {
+    const unexpected = (error: unknown) => this.unexpected(error)
+    this.greeting = new Greeting(this.core, this.upkeep, { forgetful: () => this.signals.reads.retell(), unexpected })
+    const guarded = (work: () => unknown) => {
       try {
         work()
       } catch (error) {
@@ -82,7 +88,7 @@ export class Device extends Emitter<DeviceEvents> {
     }
     connection.on('state', (state) => guarded(() => this.changed(state)))
     this.on('own_devices', ({ change, deviceId }) => guarded(() => this.welcome(change, deviceId)))
-    connection.on('hello', (hello) => guarded(() => this.greet(hello)))
+    connection.on('hello', (hello) => guarded(() => this.greeting.take(hello) && this.inbox.sync()))
     connection.on('frame', (frame) => {
       if (frame.envelope) this.inbox.take(frame.envelope)
       else if (frame.queueEmpty) this.inbox.queueEmpty()
@@ -124,7 +130,8 @@ export class Device extends Emitter<DeviceEvents> {
   /** Resolves when nothing is under way: what came is stored, what was to be sent is sent or waits for a connection. */
   async settled(): Promise<void> {
     await this.inbox.idle()
-    await Promise.allSettled([...this.settling.values(), this.mending, this.upkeep.idle(), this.delivery.idle()])
+    await Promise.allSettled([...this.settling.values(), this.greeting.idle(), this.upkeep.idle()])
+    await Promise.all([this.delivery.idle(), this.signals.idle()])
     await this.core.mutex.run(() => {})
   }
   /** Disconnects and gives the store back. Nothing that was promised is lost. */
@@ -139,52 +146,21 @@ export class Device extends Emitter<DeviceEvents> {
    * @throws OutboxFull.
    */
   send(conversationId: Uuid, body: Body): Message {
-    const { userId, deviceId } = this.core.account.self
-    const nowMs = this.core.account.now()
-    const clientMessageId = uuidV7(nowMs)
-    const message: Message = {
-      ...{ id: clientMessageId, messageId: '', conversationId, senderUserId: userId, senderDeviceId: deviceId },
-      ...{ sentAtMs: nowMs, state: 'sending', failure: '', body, withheld: false },
-    }
-    this.core.storage.transaction((tx) => {
-      enqueue(tx, {
-        ...{ kind: 'message', clientMessageId, conversationId, queuedAtMs: nowMs },
-        to: null,
-        body,
-        resendOf: '',
-      })
-      addMessage(tx, message)
-    })
-    this.emit('message', message)
+    this.signals.typing.stop(conversationId)
+    const message = compose(this.core, conversationId, body)
     this.delivery.flush(conversationId)
     return message
   }
 
   /** Sends a failed message again: the same bytes under the same id. @throws Error when it did not fail, or is too old for that. */
   retry(id: Uuid): void {
-    const { userId, deviceId } = this.core.account.self
-    const nowMs = this.core.account.now()
-    const changed = this.core.storage.transaction((tx) => {
-      const row = rowOf(tx, id)
-      if (!row?.failure) throw new Error('this message did not fail')
-      if (nowMs - row.queuedAtMs > OUTBOX_MAX_AGE_MS) throw new Error('this message is too old to be sent under its id')
-      requeue(tx, row)
-      return changeMessage(
-        tx,
-        { senderUserId: userId, senderDeviceId: deviceId, id },
-        { state: 'sending', failure: '' },
-      )
-    })
-    if (changed) this.emit('message_changed', changed)
+    recompose(this.core, id)
     this.delivery.flush()
   }
 
   /** Gives a failed message up; it stays shown as failed. */
   discard(id: Uuid): void {
-    this.core.storage.transaction((tx) => {
-      const row = rowOf(tx, id)
-      if (row?.failure) removeRow(tx, row)
-    })
+    giveUp(this.core, id)
   }
 
   /** The last messages of a conversation, oldest first. @param page.before place of the oldest one shown. */
@@ -194,6 +170,39 @@ export class Device extends Emitter<DeviceEvents> {
   ): { place: string; message: Message }[] {
     return this.core.storage.transaction((tx) => listMessages(tx, conversationId, page))
   }
+  /** Everything up to that message is read, by its messageId; absent = everything that came. Offline is no error. @throws Error when it is not of the conversation. [G-4] */
+  markRead(conversationId: Uuid, messageId?: Uuid): void {
+    this.signals.reads.mark(conversationId, messageId)
+  }
+  /** How many messages of others came and were not marked as read. */
+  unread(conversationId: Uuid): number {
+    return this.signals.reads.unread(conversationId)
+  }
+
+  /** To be called at every keystroke, with false when its user gives up. Silence and `send` end it. [G-1] */
+  typing(conversationId: Uuid, isTyping: boolean): void {
+    this.signals.typing.typed(conversationId, isTyping)
+  }
+  /** Whose coming and going `presence` tells: these and no others, until the next call. @throws RelayError TOO_LARGE above 500. [G-2] */
+  watchPresence(userIds: Uuid[]): void {
+    this.signals.presence.watch(userIds)
+  }
+  /** Whether a watched user is connected, as the relay says. */
+  isOnline(userId: Uuid): boolean {
+    return this.signals.presence.isOnline(userId)
+  }
+
+  /** What one's user shows of themselves, on all devices. @throws RelayError, or Error without a connection. [H-10] */
+  settings(): Promise<Settings> {
+    return fetchSettings(this.core.account)
+  }
+  /** Changes what is given. @returns all settings. */
+  async changeSettings(change: Partial<Settings>): Promise<Settings> {
+    const settings = await changeSettings(this.core.account, change)
+    if (change.presence !== undefined) this.signals.presence.again()
+    return settings
+  }
+
   /** Messages that were lost on the way. */
   gaps(): Gap[] {
     return allGaps(this.core)
@@ -270,37 +279,6 @@ export class Device extends Emitter<DeviceEvents> {
       deviceId,
       talking.map(({ id }) => id),
     )
-  }
-
-  // [C-3]
-  private greet(hello: Hello): void {
-    const { account, connection, time, storage } = this.core
-    const { realm, userId, deviceId, epoch } = account.self
-    if (hello.realm !== realm || idOf(hello.userId) !== userId || hello.deviceId !== deviceId) {
-      connection.close('wrong_realm')
-      return
-    }
-    const seen = hex(hello.epoch ?? new Uint8Array(0))
-    const isRestored = epoch !== '' && epoch !== seen
-    storage.transaction((tx) => {
-      account.updateIn(tx, { skewMs: (hello.serverTimeMs ?? time.now()) - time.now() })
-      // Kept as it was until everything a restore asks for is done.
-      if (!isRestored) account.updateIn(tx, { epoch: seen })
-      while (pruneSeen(tx, account.now()));
-    })
-    if (isRestored) this.mending = this.mend(seen)
-    this.inbox.sync()
-  }
-
-  private async mend(epoch: string): Promise<void> {
-    try {
-      this.emit('problem', { what: 'restored', detail: 'the relay was restored from a backup' })
-      await this.upkeep.replaceOneTime()
-      await resendAll(this.core)
-      this.core.account.update({ epoch })
-    } catch (error) {
-      this.unexpected(error)
-    }
   }
 
   private maintain(): void {

@@ -1,10 +1,15 @@
 // What the app shows: messages of a conversation in the order in which this device came to know them, with their state.
 import type { Uuid } from '../proto/ids.ts'
 import type { Body } from './content.ts'
+import { noteUnread } from './marks.ts'
+import { advance, follow, type Progress, takeEarly } from './progress.ts'
 import type { Reader, Transaction } from './storage.ts'
 import { next, ordered, Table } from './tables.ts'
 
-/** sent: committed by the relay. delivered and read come with receipts, which the relay does not carry yet. */
+/**
+ * Of one's own: sending, then sent (committed by the relay), delivered (everybody it was for has it), read (everybody has read it), or failed.
+ * Of others: received. delivered and read are the relay's word: hints, not proof. [G-3]
+ */
 export type MessageState = 'sending' | 'sent' | 'delivered' | 'read' | 'failed' | 'received'
 
 /** One message as shown. Times are Unix milliseconds. */
@@ -21,6 +26,10 @@ export type Message = {
   state: MessageState
   /** Why it failed: an error code, or `unanswered`, `expired`, `devices_unsettled`. */
   failure: string
+  /** Other users it was for, 0 until it is sent and for what is received; how many of them have it; how many have read it. */
+  audience: number
+  delivered: number
+  read: number
   body: Body
   /** The sender would not or could not encrypt for this device: a message exists, no more is known. [S-6.2] */
   withheld: boolean
@@ -28,15 +37,18 @@ export type Message = {
 
 const rows = new Table<Message>('messages')
 const places = new Table<string>('message_places')
+/** Place by the relay's message_id; after a restore one message may have had two. */
+const byMessageId = new Table<string>('message_ids')
 
 const placeKey = (message: Pick<Message, 'senderUserId' | 'senderDeviceId' | 'id'>): string =>
   `${message.senderUserId}.${message.senderDeviceId}.${message.id}`
 
-/** Appends it. */
-export function addMessage(tx: Transaction, message: Message): void {
+/** Appends it. @returns it as stored: receipts may have come before it. */
+export function addMessage(tx: Transaction, message: Message): Message {
   const place = `${message.conversationId}/${ordered(next(tx, 'messages'))}`
-  rows.put(tx, place, message)
   places.put(tx, placeKey(message), place)
+  if (message.state === 'received') noteUnread(tx, message)
+  return store(tx, place, null, message)
 }
 
 /** Changes one that is there. @returns the changed message, null when there is none. */
@@ -48,10 +60,32 @@ export function changeMessage(
   const place = places.get(tx, placeKey(which))
   const before = place && rows.get(tx, place)
   if (!place || !before) return null
-  const changed = { ...before, ...change }
-  rows.put(tx, place, changed)
-  return changed
+  return store(tx, place, before, { ...before, ...change })
 }
+
+/** Takes in how far one of one's own has come. @returns the message, null when that is no news; undefined when it is not known. [G-3.3] */
+export function progressMessage(tx: Transaction, messageId: Uuid, progress: Progress): Message | null | undefined {
+  const place = byMessageId.get(tx, messageId)
+  const before = place && rows.get(tx, place)
+  if (!place || !before) return undefined
+  const changed = advance(before, progress)
+  return changed && store(tx, place, before, changed)
+}
+
+function store(tx: Transaction, place: string, before: Message | null, message: Message): Message {
+  const { messageId } = message
+  const isNamed = messageId !== '' && messageId !== before?.messageId
+  if (isNamed) byMessageId.put(tx, messageId, place)
+  const early = isNamed ? takeEarly(tx, messageId) : null
+  const whole = (early && advance(message, early)) ?? message
+  follow(tx, before, whole)
+  rows.put(tx, place, whole)
+  return whole
+}
+
+/** Whether a message of that conversation is known here under that message_id. */
+export const isMessageOf = (from: Reader, conversationId: Uuid, messageId: Uuid): boolean =>
+  byMessageId.get(from, messageId)?.startsWith(`${conversationId}/`) ?? false
 
 /** One message, null when there is none. */
 export function findMessage(

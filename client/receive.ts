@@ -10,7 +10,7 @@ import type { Core } from './core.ts'
 import { Undecryptable } from './crypto.ts'
 import { noteOffer } from './identities.ts'
 import { type Held, held, type Incoming, quarantine, readIncoming, unreadable } from './incoming.ts'
-import { addMessage, type Message } from './messages.ts'
+import { addMessage } from './messages.ts'
 import { noteClaim, takeNaming } from './names.ts'
 import { enqueue, hasRoom } from './outbox.ts'
 import { isHeartbeatDue } from './ratchet.ts'
@@ -163,13 +163,20 @@ export class Receiver {
     const { messageId, conversationId, sender, clientMessageId } = row.incoming
     this.takeNames(tx, row, telling)
     if (row.body.naming) return
-    const message: Message = {
+    const isOwn = sender.userId === this.core.account.self.userId
+    const message = addMessage(tx, {
       ...{ id: row.resendOf || clientMessageId, messageId, conversationId },
       ...{ senderUserId: sender.userId, senderDeviceId: sender.deviceId, sentAtMs: row.sentAtMs },
-      ...{ state: 'received', failure: '', body: row.body, withheld: row.incoming.withheld !== 0 },
-    }
-    addMessage(tx, message)
+      ...{ state: isOwn ? 'sent' : 'received', failure: '', body: row.body, withheld: row.incoming.withheld !== 0 },
+      // [G-3] Another device of ours wrote it: the relay tells this one, too, how far it comes.
+      ...{ audience: isOwn ? this.othersIn(tx, conversationId) : 0, delivered: 0, read: 0 },
+    })
     telling.push(() => this.core.events.emit('message', message))
+  }
+
+  private othersIn(tx: Transaction, conversationId: Uuid): number {
+    const members = [...(this.conversations.rosterIn(tx, conversationId)?.members.keys() ?? [])]
+    return members.filter((userId) => userId !== this.core.account.self.userId).length
   }
 
   // [P-6] [P-7]

@@ -1,0 +1,142 @@
+// What one's own user has read: told to the relay until it is committed there, and learnt of one's other devices. [G-4]
+import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import type { Core } from './core.ts'
+import { Unreachable } from './http.ts'
+import {
+  advanceMark,
+  countUnread,
+  forgetTold,
+  newestUnread,
+  noteTold,
+  unreadConversations,
+  untoldMarks,
+} from './marks.ts'
+import { isMessageOf } from './messages.ts'
+import { askPatiently, Errand, type Signal } from './signal.ts'
+import { idBytes, idOf, type ServerFrame } from './wire.ts'
+
+/** Another device of one's own user has read everything up to that message. */
+export type ReadEvent = { conversationId: Uuid; messageId: Uuid }
+
+/** Conversations whose mark is asked for on one connection: those with the newest unread messages. */
+const ASKED_MAX = 50
+/** A message from later than this is none: it would make all that comes before it read. */
+const AHEAD_MS = 10 * 60_000
+
+/** One mark per conversation that only moves forward. */
+export class Reads implements Signal {
+  private readonly core: Core
+  private readonly telling: Errand
+  private readonly learning: Errand
+  private isTelling = false
+
+  constructor(core: Core, fail: (error: unknown) => void) {
+    this.core = core
+    this.telling = new Errand(fail)
+    this.learning = new Errand(fail)
+  }
+
+  /** Everything up to that message is read, by the relay's message_id; absent = everything that came. @throws Error for a message that is not known in it. */
+  mark(conversationId: Uuid, messageId?: Uuid): void {
+    const moved = this.core.storage.transaction((tx) => {
+      if (messageId !== undefined && !isMessageOf(tx, conversationId, messageId))
+        throw new Error('no such message in this conversation')
+      const to = messageId ?? newestUnread(tx, conversationId)
+      return to !== null && advanceMark(tx, conversationId, to, false)
+    })
+    if (moved) this.tell()
+  }
+
+  /** Messages of others that came and were not read. */
+  unread(conversationId: Uuid): number {
+    return this.core.storage.transaction((tx) => countUnread(tx, conversationId))
+  }
+
+  /** The relay was restored: what it had committed is told once more. */
+  retell(): void {
+    this.core.storage.transaction(forgetTold)
+    this.tell()
+  }
+
+  live(): void {
+    this.tell()
+    this.learning.begin((isWanted) => this.learn(isWanted))
+  }
+
+  lost(): void {
+    this.telling.end()
+    this.learning.end()
+    this.isTelling = false
+  }
+
+  take({ statusUpdate }: ServerFrame): void {
+    for (const { conversationId, messageId } of statusUpdate?.ownReads ?? [])
+      this.apply(idOf(conversationId), idOf(messageId))
+  }
+
+  async idle(): Promise<void> {
+    await Promise.all([this.telling.idle(), this.learning.idle()])
+  }
+
+  private tell(): void {
+    if (this.isTelling || !this.core.connection.isLive) return
+    this.isTelling = true
+    this.telling.begin((isWanted) => this.tellAll(isWanted))
+  }
+
+  // One at a time: of a conversation that is scrolled through, only the latest mark leaves.
+  private async tellAll(isWanted: () => boolean): Promise<void> {
+    const { storage } = this.core
+    const skipped = new Set<Uuid>()
+    try {
+      while (isWanted()) {
+        const next = storage.transaction(untoldMarks).find(({ conversationId }) => !skipped.has(conversationId))
+        // In the same turn as `finally`: what is marked from now on finds nobody telling.
+        if (!next) return
+        const { conversationId, messageId } = next
+        if (await this.isDone(conversationId, messageId, isWanted))
+          storage.transaction((tx) => noteTold(tx, conversationId, messageId))
+        else skipped.add(conversationId)
+      }
+    } finally {
+      if (isWanted()) this.isTelling = false
+    }
+  }
+
+  /** @returns whether the relay has it, or will never take it: a message it forgot, a conversation that was left. */
+  private async isDone(conversationId: Uuid, messageId: Uuid, isWanted: () => boolean): Promise<boolean> {
+    const readReceipt = { conversationId: idBytes(conversationId), messageId: idBytes(messageId) }
+    try {
+      return !!(await askPatiently(this.core, { readReceipt }, isWanted))?.readReceiptCommitted
+    } catch (error) {
+      if (!(error instanceof RelayError)) throw error
+      return error.code !== 'INTERNAL'
+    }
+  }
+
+  // What was read elsewhere while this device was away comes in no frame. [G-4.2]
+  private async learn(isWanted: () => boolean): Promise<void> {
+    const { storage, account } = this.core
+    for (const id of storage.transaction(unreadConversations).slice(0, ASKED_MAX)) {
+      if (!isWanted()) return
+      const path = `/v1/conversations/${id}?limit=1`
+      try {
+        const { read_up_to } = await account.http.call<{ read_up_to?: Uuid | null }>('GET', path)
+        if (read_up_to && isWanted()) this.apply(id, read_up_to)
+      } catch (error) {
+        if (error instanceof Unreachable) return
+        if (!(error instanceof RelayError)) throw error
+      }
+    }
+  }
+
+  private apply(conversationId: Uuid, messageId: Uuid): void {
+    if (timeOf(messageId) > this.core.account.now() + AHEAD_MS) return
+    const moved = this.core.storage.transaction((tx) => advanceMark(tx, conversationId, messageId, true))
+    if (moved) this.core.events.emit('read', { conversationId, messageId })
+  }
+}
+
+/** Unix milliseconds of a UUIDv7; of anything else a number that means nothing. */
+const timeOf = (id: Uuid): number => Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16)
