@@ -1,15 +1,16 @@
 // The door of the socket: who may come in, and what an open connection is connected to. [C-1] [C-3]
 import type { Directory } from '../keys/directory.ts'
 import { RelayError } from '../proto/errors.ts'
-import { FRAME_MAX_BYTES } from '../proto/limits.ts'
+import { FRAME_HARD_MAX_BYTES, FRAME_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
-import { type Admission, CLOSE, type Connection } from './connection.ts'
+import { CLOSE, type Connection } from './connection.ts'
 import { toRelayError } from './errors.ts'
 import type { Outgoing } from './frames.ts'
 import type { Queue } from './queue.ts'
 import { IN_WORK_MAX_BYTES, Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
+import type { Door } from './socket.ts'
 import { Sync } from './sync.ts'
 
 export type ReceptionDeps = Omit<RelayDeps, 'admit'> & {
@@ -27,8 +28,8 @@ const RETRY_MS = 1_000
 const EARLY_MAX_FRAMES = 64
 const EARLY_MAX_BYTES = 2 * FRAME_MAX_BYTES
 
-/** @returns what socket.ts asks about every upgrade. */
-export function openSession(deps: ReceptionDeps): (token: string | null, address: string) => Promise<Admission> {
+/** The door of devices: /v1/ws. */
+export function openSession(deps: ReceptionDeps): Door {
   const { sessions, queue, directory, observe, clock } = deps
   let entering = 0
 
@@ -114,7 +115,7 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
     }
   }
 
-  return async (token, address) => {
+  const admit: Door['admit'] = async ({ token, address }) => {
     if (deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
     if (sessions.size + entering >= deps.maxConnections)
       throw new RelayError('OVERLOADED', 'too many connections', { retryAfterMs: RETRY_MS })
@@ -137,4 +138,5 @@ export function openSession(deps: ReceptionDeps): (token: string | null, address
       throw refusal
     }
   }
+  return { path: '/v1/ws', maxMessageBytes: FRAME_HARD_MAX_BYTES, admit }
 }

@@ -1,7 +1,7 @@
 // The only importer of uWebSockets.js: the listening socket, WebSocket upgrades, and connections. HTTP requests go to web.ts.
 import uws from 'uWebSockets.js'
 import { RelayError } from '../proto/errors.ts'
-import { BUFFERED_MAX_BYTES, FRAME_HARD_MAX_BYTES } from '../proto/limits.ts'
+import { BUFFERED_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
 import { type Admission, CLOSE } from './connection.ts'
 import { type Corkless, openCorkless } from './corkless.ts'
@@ -33,6 +33,19 @@ export type HttpRoute = {
   handle(head: Head, body: () => Promise<Buffer>): Promise<Answer>
 }
 
+/** Who asks for a WebSocket: the token, if one was sent, and what stands in the path's place, as it came. */
+export type Knock = { token: string | null; place: string; address: string }
+
+/** Where WebSockets are opened. */
+export type Door = {
+  /** With one `:place` at most. */
+  path: string
+  /** A longer message ends the connection with 1009, one of more than twice that without a word. */
+  maxMessageBytes: number
+  /** Decides about an upgrade. @throws RelayError: the upgrade is refused with its status. */
+  admit(knock: Knock): Promise<Admission>
+}
+
 export type SocketOptions = {
   host: string
   /** 0 = any free port. */
@@ -40,8 +53,7 @@ export type SocketOptions = {
   routes: HttpRoute[]
   /** Anything no route matches. */
   notFound: HttpRoute['handle']
-  /** Decides about an upgrade. @throws RelayError: the upgrade is refused with its status. */
-  admit(token: string | null, address: string): Promise<Admission>
+  doors: Door[]
   /** An error nobody expected, in full. */
   report(error: unknown): void
 }
@@ -58,8 +70,6 @@ export type Listener = {
 const MAX_BACKPRESSURE = 4 * 1024 * 1024
 /** Seconds without a frame or pong; pings come from sessions.ts. [C-4] */
 const IDLE_TIMEOUT_SECONDS = 120
-/** uWebSockets cuts larger messages off without a close frame; up to here the client is told 1009. [C-7.2] */
-const CUT_OFF_BYTES = 2 * FRAME_HARD_MAX_BYTES
 const SUBPROTOCOL = 'sealpost.v1'
 /** Bytes of request bodies this process holds at once, whoever sends them; beyond it OVERLOADED. I10 */
 const BODIES_MAX_BYTES = 64 * 1024 * 1024
@@ -73,36 +83,7 @@ const EXCLUSIVE_PORT = 1
 export async function listen(options: SocketOptions): Promise<Listener> {
   const app = uws.App()
   const corkless = openCorkless(app)
-  app.ws<Data>('/v1/ws', {
-    maxPayloadLength: CUT_OFF_BYTES,
-    maxBackpressure: MAX_BACKPRESSURE,
-    idleTimeout: IDLE_TIMEOUT_SECONDS,
-    // Its own come after 104 s, when many a proxy has given the connection up.
-    sendPingsAutomatically: false,
-    // Ciphertext does not compress.
-    compression: uws.DISABLED,
-    upgrade: (response, request, context) => void upgrade(response, request, context, options, corkless),
-    open(ws) {
-      const data = ws.getUserData()
-      data.link = new Link(ws, data.address)
-      data.events = data.admission.open(data.link)
-    },
-    message(ws, message, isBinary) {
-      const { events, link } = ws.getUserData()
-      if (message.byteLength > FRAME_HARD_MAX_BYTES) return link.close(CLOSE.TOO_LARGE, 'message too large')
-      if (!isBinary) return events.text()
-      // uWebSockets detaches the buffer when this returns, and decoded frames are views of it: one copy.
-      events.frame(Buffer.from(new Uint8Array(message)))
-    },
-    drain(ws) {
-      if (ws.getBufferedAmount() < BUFFERED_MAX_BYTES) ws.getUserData().events.drained()
-    },
-    close(ws, code) {
-      const { link, events } = ws.getUserData()
-      link.over()
-      events.closed(code)
-    },
-  })
+  for (const door of options.doors) app.ws<Data>(door.path, behavior(door, options.report, corkless))
   for (const each of options.routes) {
     const method = each.method === 'DELETE' ? 'del' : (each.method.toLowerCase() as 'get' | 'post' | 'put' | 'patch')
     const places = each.path.split('/').filter((part) => part.startsWith(':')).length
@@ -140,6 +121,41 @@ export async function listen(options: SocketOptions): Promise<Listener> {
   })
 }
 
+/** What happens to the WebSockets of one door. */
+function behavior(door: Door, report: SocketOptions['report'], corkless: Corkless): uws.WebSocketBehavior<Data> {
+  return {
+    // uWebSockets cuts larger messages off without a close frame; up to here the client is told 1009. [C-7.2]
+    maxPayloadLength: 2 * door.maxMessageBytes,
+    maxBackpressure: MAX_BACKPRESSURE,
+    idleTimeout: IDLE_TIMEOUT_SECONDS,
+    // Its own come after 104 s, when many a proxy has given the connection up.
+    sendPingsAutomatically: false,
+    // Ciphertext does not compress.
+    compression: uws.DISABLED,
+    upgrade: (response, request, context) => void upgrade(response, request, context, door, report, corkless),
+    open(ws) {
+      const data = ws.getUserData()
+      data.link = new Link(ws, data.address)
+      data.events = data.admission.open(data.link)
+    },
+    message(ws, message, isBinary) {
+      const { events, link } = ws.getUserData()
+      if (message.byteLength > door.maxMessageBytes) return link.close(CLOSE.TOO_LARGE, 'message too large')
+      if (!isBinary) return events.text()
+      // uWebSockets detaches the buffer when this returns, and decoded frames are views of it: one copy.
+      events.frame(Buffer.from(new Uint8Array(message)))
+    },
+    drain(ws) {
+      if (ws.getBufferedAmount() < BUFFERED_MAX_BYTES) ws.getUserData().events.drained()
+    },
+    close(ws, code) {
+      const { link, events } = ws.getUserData()
+      link.over()
+      events.closed(code)
+    },
+  }
+}
+
 const text = (buffer: ArrayBuffer): string => Buffer.from(buffer).toString()
 
 function head(response: uws.HttpResponse, request: uws.HttpRequest, places: number): Head {
@@ -173,7 +189,8 @@ async function upgrade(
   response: uws.HttpResponse,
   request: uws.HttpRequest,
   context: uws.us_socket_context_t,
-  options: SocketOptions,
+  door: Door,
+  report: SocketOptions['report'],
   corkless: Corkless,
 ): Promise<void> {
   // Everything is copied before the first await, after which uWebSockets' request is gone.
@@ -183,18 +200,19 @@ async function upgrade(
     request.getHeader('authorization'),
     request.getHeader('sec-websocket-protocol'),
   )
+  const place = door.path.includes('/:') ? (request.getParameter(0) ?? '') : ''
   const address = text(response.getRemoteAddressAsText())
   let gone = false
   response.onAborted(() => {
     gone = true
   })
   try {
-    const admission = await options.admit(token, address)
+    const admission = await door.admit({ token, place, address })
     if (gone) return admission.abandoned()
     const data = { admission, address } as Data
     corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))
   } catch (error) {
-    if (!(error instanceof RelayError)) options.report(error)
+    if (!(error instanceof RelayError)) report(error)
     if (!gone)
       write(response, refusal(error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')))
   }

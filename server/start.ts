@@ -150,20 +150,22 @@ export async function startRelay(
       routes: served.map((each) => ({ ...each, handle: shared(each.handle) })),
       notFound: shared(notFound),
       report,
-      admit: openSession({
-        admit,
-        hello,
-        clock,
-        queue,
-        sessions,
-        directory,
-        mailbox,
-        acks,
-        observe,
-        load: { bytes: 0 },
-        maxConnections: config.maxConnections,
-        draining: () => draining,
-      }),
+      doors: [
+        openSession({
+          admit,
+          hello,
+          clock,
+          queue,
+          sessions,
+          directory,
+          mailbox,
+          acks,
+          observe,
+          load: { bytes: 0 },
+          maxConnections: config.maxConnections,
+          draining: () => draining,
+        }),
+      ],
     }).catch(async (error: unknown) => {
       await sweeping.stop()
       throw error

@@ -63,21 +63,23 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
     routes: [],
     notFound,
     report,
-    admit: openSession({
-      admit,
-      hello: { realm: 'https://rig.test', queueMessages: 1, queueTtlMs: 1 },
-      clock: Date.now,
-      queue: pausing,
-      sessions,
-      directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
-      // No test of the rig sends.
-      mailbox: null as never,
-      acks: new Acks(writer),
-      observe: openObserve({ level: 'silent', format: 'json' }),
-      load: { bytes: 0 },
-      maxConnections: 100,
-      draining: () => false,
-    }),
+    doors: [
+      openSession({
+        admit,
+        hello: { realm: 'https://rig.test', queueMessages: 1, queueTtlMs: 1 },
+        clock: Date.now,
+        queue: pausing,
+        sessions,
+        directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
+        // No test of the rig sends.
+        mailbox: null as never,
+        acks: new Acks(writer),
+        observe: openObserve({ level: 'silent', format: 'json' }),
+        load: { bytes: 0 },
+        maxConnections: 100,
+        draining: () => false,
+      }),
+    ],
   })
   const rig: Rig = {
     afterRead: async () => {},
