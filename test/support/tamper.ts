@@ -3,12 +3,16 @@ import type { HttpAnswer, HttpRequest, SocketEvents, Transport } from '../../cli
 import { wsTransport } from '../../client/node.ts'
 import { sealpost } from '../../proto/generated/relay.js'
 
-const { ServerFrame } = sealpost.v1
+const { ClientFrame, ServerFrame } = sealpost.v1
 type Frame = sealpost.v1.ServerFrame
 
 export class Tamper implements Transport {
   /** What becomes of a frame; as it is when absent. */
   frames: ((frame: Frame) => Frame[]) | null = null
+  /** What the SDK sent, in order. */
+  readonly sent: sealpost.v1.ClientFrame[] = []
+  /** Whether a frame of the SDK reaches the relay; all do when absent. */
+  passes: ((frame: sealpost.v1.ClientFrame) => boolean) | null = null
   /** What becomes of an answer. */
   answers: ((request: HttpRequest, answer: HttpAnswer) => HttpAnswer) | null = null
   /** Nothing goes through any more, and nobody says so. */
@@ -20,6 +24,7 @@ export class Tamper implements Transport {
   private events: SocketEvents | null = null
   private readonly inner = wsTransport()
   private listeners: (() => void)[] = []
+  private senders: (() => void)[] = []
 
   async request(request: HttpRequest): Promise<HttpAnswer> {
     this.requests.push(request)
@@ -40,12 +45,26 @@ export class Tamper implements Transport {
         for (const tell of this.listeners.splice(0)) tell()
       },
     })
-    return { send: (frame: Uint8Array) => this.hole || socket.send(frame), close: () => socket.close() }
+    const send = (bytes: Uint8Array) => {
+      const frame = ClientFrame.decode(bytes)
+      this.sent.push(frame)
+      if (!this.hole && (this.passes?.(frame) ?? true)) socket.send(bytes)
+      for (const tell of this.senders.splice(0)) tell()
+    }
+    return { send, close: () => socket.close() }
   }
 
   /** After the next frame from the relay. */
   heard(): Promise<void> {
     return new Promise((resolve) => this.listeners.push(resolve))
+  }
+  /** The first frame of the SDK that fits, past or future. */
+  async asked(fits: (frame: sealpost.v1.ClientFrame) => boolean): Promise<sealpost.v1.ClientFrame> {
+    for (;;) {
+      const found = this.sent.find(fits)
+      if (found) return found
+      await new Promise<void>((resolve) => this.senders.push(resolve))
+    }
   }
   /** As if the relay had said it. */
   say(frame: sealpost.v1.ServerFrame.$Properties): void {
