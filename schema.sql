@@ -226,7 +226,12 @@ create table public.link_codes (
   code_hash bytea not null,
   user_id uuid not null,
   expires_at timestamp with time zone not null,
+  device_key bigint,
+  keys_digest bytea,
+  proven_at_ms bigint,
   constraint link_codes_code_hash_check CHECK ((length(code_hash) = 32)),
+  constraint link_codes_keys_digest_check CHECK ((length(keys_digest) = 32)),
+  constraint link_codes_used CHECK ((((device_key IS NULL) = (keys_digest IS NULL)) AND ((device_key IS NULL) = (proven_at_ms IS NULL)))),
   constraint link_codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
   constraint link_codes_pkey PRIMARY KEY (code_hash)
 );

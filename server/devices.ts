@@ -1,15 +1,24 @@
 // The devices of a user: link, list, unlink. The first one is made in accounts.ts.
 import type { Directory } from '../keys/directory.ts'
+import { isSameDigest, keyDigest } from '../keys/verify.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { DEVICES_MAX_PER_USER } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
+import { newSecret } from './credentials.ts'
 import type { Sql, Transaction } from './database.ts'
 import { createDevice, type Enrolled, type Enrolment, verifyEnrolment } from './enrolment.ts'
 import type { SystemEventInput } from './events.ts'
 import type { Committed } from './frames.ts'
 import type { Identity } from './identity.ts'
-import { consumeLinkCode, createLinkCode, peekLinkCode, refusedLinkCode } from './linkcodes.ts'
+import {
+  createLinkCode,
+  type LinkCodeUse,
+  lockLinkCode,
+  peekLinkCode,
+  refusedLinkCode,
+  spendLinkCode,
+} from './linkcodes.ts'
 import { type LockedDevice, lockDevices, nextNumber, retireDevices } from './retirement.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -44,7 +53,8 @@ export type Devices = {
   /** @throws RelayError FORBIDDEN (not the primary), UNAUTHENTICATED (the device was just unlinked). */
   linkCode(caller: Caller, nowMs: number): Promise<{ code: string; expiresAtMs: number }>
   /**
-   * Adds a device under the user's identity key; his other devices are told. All or nothing, the code included. [I-4]
+   * Adds a device under the user's identity key; his other devices are told. All or nothing, the code included. The same device
+   * once more, under the same code, gets another secret. [I-4] [I-4.5]
    * @throws RelayError FORBIDDEN (the permit), INVALID_REQUEST (proof, keys, identity key, the predecessor's registration id),
    *   CONFLICT (10 devices already, a key another device holds).
    */
@@ -95,8 +105,10 @@ export function openDevices(seams: DeviceSeams): Devices {
       const { enrolled, committed } = await sql.begin(async (tx) => {
         const devices = await lockDevices(tx, userId)
         if (!devices) throw refusedLinkCode()
-        if (subject === null) await consumeLinkCode(tx, linkCode, userId, nowMs)
-        else await userOfSubject(tx, subject, userId)
+        if (subject !== null) await userOfSubject(tx, subject, userId)
+        const use = subject === null ? await lockLinkCode(tx, linkCode, userId, nowMs) : null
+        // The answer was lost, and the same device asks again.
+        if (use) return { enrolled: await admitAgain(tx, { userId, devices, use, linkCode, enrolment }), committed: [] }
         if (devices.length >= DEVICES_MAX_PER_USER)
           throw new RelayError('CONFLICT', `the user has ${devices.length} devices, the most there may be`)
         const { deviceId, predecessor } = await nextNumber(tx, userId, devices)
@@ -105,7 +117,8 @@ export function openDevices(seams: DeviceSeams): Devices {
         if (registrationId === predecessor)
           throw invalid('registration_id was that of the previous device of this number, draw another')
         const device = { userId, deviceId, name, registrationId, keys, nowMs }
-        const made = await createDevice(tx, directory, device)
+        const { deviceKey, ...made } = await createDevice(tx, directory, device)
+        if (subject === null) await spendLinkCode(tx, linkCode, spentBy(userId, { deviceKey, deviceId }, enrolment))
         return { enrolled: made, committed: await tell(tx, 'LINKED', device, devices, nowMs) }
       })
       events.fanOut(committed)
@@ -137,6 +150,33 @@ export function openDevices(seams: DeviceSeams): Devices {
       events.fanOut(committed)
     },
   }
+}
+
+const spentBy = (userId: Uuid, device: { deviceKey: number; deviceId: number }, enrolment: Enrolment): LinkCodeUse => {
+  const { registrationId, identityKey, keys, identityProof } = enrolment
+  const { signedPrekey, lastResortKyberPrekey } = keys
+  const lasting = { registrationId, identityKey, signedPrekey, lastResortKyberPrekey }
+  const keysDigest = keyDigest({ userId, deviceId: device.deviceId, ...lasting })
+  return { deviceKey: device.deviceKey, keysDigest, provenAtMs: identityProof.timestampMs }
+}
+
+/**
+ * A new secret for the device that a code let in, if it is that device. A proof no later than the last may be a recorded one. [I-4.5]
+ * @throws RelayError FORBIDDEN, as for any used code.
+ */
+async function admitAgain(
+  tx: Transaction,
+  again: { userId: Uuid; devices: LockedDevice[]; use: LinkCodeUse; linkCode: string; enrolment: Enrolment },
+): Promise<Enrolled> {
+  const { userId, devices, use, linkCode, enrolment } = again
+  const device = devices.find((each) => each.deviceKey === use.deviceKey)
+  if (!device) throw refusedLinkCode()
+  const now = spentBy(userId, device, enrolment)
+  if (!isSameDigest(now.keysDigest, use.keysDigest) || now.provenAtMs <= use.provenAtMs) throw refusedLinkCode()
+  await spendLinkCode(tx, linkCode, now)
+  const { secret, secretHash } = newSecret()
+  await tx`update devices set secret_hash = ${secretHash} where device_key = ${device.deviceKey}`
+  return { userId, deviceId: device.deviceId, deviceSecret: secret }
 }
 
 // Whoever lost the answer to his registration does not know his user id: his subject is enough. [I-4.4]

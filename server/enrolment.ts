@@ -65,7 +65,7 @@ export async function createDevice(
   tx: Transaction,
   directory: Directory,
   device: { userId: Uuid; deviceId: number; name: string; registrationId: number; keys: VerifiedKeys; nowMs: number },
-): Promise<Enrolled> {
+): Promise<Enrolled & { deviceKey: number }> {
   const { userId, deviceId, name, registrationId, keys, nowMs } = device
   const { secret, secretHash } = newSecret()
   const [row] = await tx<{ device_key: number }[]>`
@@ -75,5 +75,5 @@ export async function createDevice(
   await tx`insert into device_locks (device_key) values (${deviceKey})`
   await tx`insert into device_sequences (device_key, last) values (${deviceKey}, 0)`
   await directory.enrol(tx, { deviceKey, userId, deviceId, registrationId }, keys)
-  return { userId, deviceId, deviceSecret: secret }
+  return { userId, deviceId, deviceKey, deviceSecret: secret }
 }

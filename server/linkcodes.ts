@@ -28,31 +28,45 @@ export async function createLinkCode(
     const [device] = await tx`select 1 from devices where device_key = ${deviceKey}`
     if (!device) throw new RelayError('UNAUTHENTICATED', 'the token is missing, invalid or expired')
     await tx`delete from link_codes where user_id = ${userId} and (expires_at <= ${new Date(nowMs)} or code_hash in (
-      select code_hash from link_codes where user_id = ${userId} order by expires_at desc offset ${LINK_CODES_MAX_LIVE - 1}))`
+      select code_hash from link_codes where user_id = ${userId} and device_key is null order by expires_at desc offset ${LINK_CODES_MAX_LIVE - 1}))`
     await tx`insert into link_codes (code_hash, user_id, expires_at)
       values (${hash(code)}, ${userId}, ${new Date(expiresAtMs)})`
   })
   return { code, expiresAtMs }
 }
 
+/** What a used code let in. @property keysDigest of the keys the device came with [K-7.1]. @property provenAtMs of the last proof accepted. */
+export type LinkCodeUse = { deviceKey: number; keysDigest: Uint8Array; provenAtMs: number }
+
 /**
- * Refuses a code that is not worth the work of checking keys. Decides nothing: see consumeLinkCode.
+ * Refuses a code that is not worth the work of checking keys. Decides nothing: see lockLinkCode.
  * @throws RelayError FORBIDDEN
  */
 export async function peekLinkCode(sql: Sql, code: string, userId: Uuid, nowMs: number): Promise<void> {
-  const live = await sql`select 1 from link_codes
-    where code_hash = ${hash(code)} and user_id = ${userId} and expires_at > ${new Date(nowMs)}`
-  if (live.length === 0) throw refusedLinkCode()
+  await lookUp(sql, code, userId, nowMs)
 }
 
 /**
- * Uses a code up, in the transaction that creates the device and that holds the account's row. [I-4.1]
- * @throws RelayError FORBIDDEN: wrong, another user's, used and expired are one answer (I13).
+ * The use a code was put to, null = none yet; until the transaction ends, which holds the account's row, nobody else uses it. [I-4.1]
+ * @throws RelayError FORBIDDEN: wrong, another user's and expired are one answer (I13), which a used one gets from the caller
+ *   unless it is the same device that asks again. [I-4.5]
  */
-export async function consumeLinkCode(tx: Transaction, code: string, userId: Uuid, nowMs: number): Promise<void> {
-  const used = await tx`delete from link_codes
-    where code_hash = ${hash(code)} and user_id = ${userId} and expires_at > ${new Date(nowMs)} returning 1`
-  if (used.length === 0) throw refusedLinkCode()
+export const lockLinkCode = (tx: Transaction, code: string, userId: Uuid, nowMs: number): Promise<LinkCodeUse | null> =>
+  lookUp(tx, code, userId, nowMs)
+
+/** Notes who came in with a code, in the transaction that let him in. */
+export async function spendLinkCode(tx: Transaction, code: string, use: LinkCodeUse): Promise<void> {
+  await tx`update link_codes set device_key = ${use.deviceKey}, keys_digest = ${use.keysDigest}, proven_at_ms = ${use.provenAtMs}
+    where code_hash = ${hash(code)}`
+}
+
+async function lookUp(sql: Sql | Transaction, code: string, userId: Uuid, nowMs: number): Promise<LinkCodeUse | null> {
+  const [row] = await sql<{ deviceKey: number | null; keysDigest: Uint8Array; provenAtMs: number }[]>`
+    select device_key as "deviceKey", keys_digest as "keysDigest", proven_at_ms as "provenAtMs" from link_codes
+    where code_hash = ${hash(code)} and user_id = ${userId} and expires_at > ${new Date(nowMs)}`
+  if (!row) throw refusedLinkCode()
+  const { deviceKey, keysDigest, provenAtMs } = row
+  return deviceKey === null ? null : { deviceKey, keysDigest, provenAtMs }
 }
 
 const hash = (code: string): Buffer => createHash('sha256').update(code).digest()
