@@ -1,18 +1,14 @@
-// The core of the SDK as one file for browsers: nothing of Node is in it.
-import { fileURLToPath } from 'node:url'
-import { build } from 'vite'
+// The core of the SDK as one file for browsers: nothing of Node is in it. How it runs there is in browser.test.ts.
 import { expect, it } from 'vitest'
+import { bundle } from '../support/browser.ts'
 
 it('bundles for browsers without anything of Node', async () => {
-  const entry = fileURLToPath(new URL('../../client/index.ts', import.meta.url))
-  const lib = { entry, formats: ['es' as const], fileName: 'sealpost' }
-  const result = await build({
-    ...{ configFile: false, logLevel: 'silent', root: fileURLToPath(new URL('../..', import.meta.url)) },
-    build: { lib, write: false, minify: true, rollupOptions: { external: [/^node:/] } },
-  })
-  const [output] = result as { output: { code: string; imports: string[] }[] }[]
-  const [chunk] = output!.output
-  expect(chunk!.imports).toEqual([])
-  expect(chunk!.code).not.toMatch(/libsignal|sqlcipher|require\(/)
-  expect(chunk!.code.length).toBeLessThan(250_000)
+  const { code, sources } = await bundle('client/index.ts')
+  expect(sources.filter((each) => !/^(client|proto|node_modules\/(protobufjs|long))\//.test(each))).toEqual([])
+  expect(sources.filter((each) => /libsignal|sqlite|transport\/ws/.test(each))).toEqual([])
+  expect(code.length).toBeLessThan(250_000)
+})
+
+it('which is not so of what Node needs', async () => {
+  await expect(bundle('client/node.ts')).rejects.toThrow(/Could not resolve "(node:)?\w+"/)
 })
