@@ -4,12 +4,20 @@ import { invalid } from '../proto/errors.ts'
 import { type Uuid, uuidToBytes } from '../proto/ids.ts'
 import { IDENTITY_PROOF_SKEW_MS } from '../proto/limits.ts'
 
-/** identityKey: the new one, 33 bytes. timestampMs: that of the identity_proof, Unix milliseconds. [I-6.1] */
-export type Replacement = { realm: string; userId: Uuid; identityKey: Uint8Array; timestampMs: number }
+/** Who is meant: a user id, or the hash of the username he holds, 32 bytes. [I-6.8] */
+export type NamedUser = { userId: Uuid } | { usernameHash: Uint8Array }
 
-/** The bytes under old_signature: prefix, realm, then 57 bytes of fixed layout. [I-6.1] */
-export const replacementMessage = ({ realm, userId, identityKey, timestampMs }: Replacement): Uint8Array =>
-  Buffer.concat([Buffer.from(`sealpost.v1 replace\0${realm}`), uuidToBytes(userId), identityKey, be64(timestampMs)])
+/** identityKey: the new one, 33 bytes. timestampMs: that of the identity_proof, Unix milliseconds. [I-6.1] */
+export type Replacement = { realm: string; named: NamedUser; identityKey: Uint8Array; timestampMs: number }
+
+/** The bytes under old_signature: prefix, realm, the user as he is named, then 41 bytes of fixed layout. [I-6.1] [I-6.8] */
+export const replacementMessage = ({ realm, named, identityKey, timestampMs }: Replacement): Uint8Array =>
+  Buffer.concat([
+    Buffer.from(`sealpost.v1 replace\0${realm}`),
+    'userId' in named ? uuidToBytes(named.userId) : named.usernameHash,
+    identityKey,
+    be64(timestampMs),
+  ])
 
 /** codeHash: SHA-256 of the code's text, 32 bytes; null = the stored one is removed. [I-6.3] */
 export type RecoveryChoice = { realm: string; userId: Uuid; codeHash: Uint8Array | null; timestampMs: number }

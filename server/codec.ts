@@ -325,6 +325,10 @@ export function encodeSystemEvent(body: SystemEventBody): Uint8Array {
       devicesChanged: { change: v1.DeviceChange[`DEVICE_CHANGE_${change}`], deviceId, registrationId },
     }).finish()
   }
+  if ('identityChanged' in body) {
+    const { userId, identityKey } = body.identityChanged
+    return v1.SystemEvent.encode({ identityChanged: { userId: uuidToBytes(userId), identityKey } }).finish()
+  }
   const c = body.conversationChanged
   return v1.SystemEvent.encode({
     conversationChanged: {

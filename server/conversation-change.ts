@@ -132,8 +132,11 @@ export function announce(seams: ConversationSeams, conversationId: Uuid, committ
   seams.fanOut(committed)
 }
 
-/** Locks the accounts of the audience and all their devices; returns the device keys, ascending. */
-async function lockAudience(tx: Transaction, audience: Uuid[]): Promise<number[]> {
+/**
+ * Locks the accounts of the audience and all their devices, in the one order there is.
+ * @returns the device keys, ascending. @throws INVALID_REQUEST when the audience holds an unknown user.
+ */
+export async function lockAudience(tx: Transaction, audience: Uuid[]): Promise<number[]> {
   // Linking and unlinking hold their account row FOR UPDATE: until we commit no device of the audience comes or goes.
   const accounts = await tx<{ user_id: Uuid }[]>`
     select user_id from accounts where user_id = any(${audience}::uuid[]) order by user_id for share`
