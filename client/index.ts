@@ -1,11 +1,13 @@
 // Everything an app imports. Runs in browsers and React Native as well as on Node; what needs Node is in node.ts.
 
-export type { CloseReason, ConnectionState } from './connection.ts'
+export { RelayError } from '../proto/errors.ts'
+export { type CloseReason, type ConnectionState, Disconnected } from './connection.ts'
 export type { Attachment, Body } from './content.ts'
 export type { Conversation, Conversations } from './conversations.ts'
 export type { DeviceEvents, Problem } from './core.ts'
 export { type Bundle, type Crypto, InvalidUsername, Undecryptable } from './crypto.ts'
 export { Device, type DeviceOptions } from './device.ts'
+export { Unreachable } from './http.ts'
 export type { Gap } from './inbox.ts'
 export type { Message, MessageState } from './messages.ts'
 export { GROUP_NAME_MAX, type Names, type UserName } from './names.ts'
