@@ -80,8 +80,8 @@ export interface Crypto {
   identityOf(from: Reader, userId: Uuid): Uint8Array | null
   /** Believes this key from now on, and ends the sessions made under another. The user decided it. */
   trust(stage: Stage, userId: Uuid, identityKey: Uint8Array): void
-  /** The number both sides compare, 60 digits; null while the peer's key is unknown. */
-  safetyNumber(stage: Stage, self: Self, userId: Uuid): string | null
+  /** The number both sides compare, 60 digits; null while the peer's key is unknown. @param offered with this key instead of the one believed. */
+  safetyNumber(stage: Stage, self: Self, userId: Uuid, offered?: Uint8Array): string | null
 
   /** Makes keys and keeps their private halves. Ids are never used twice: the caller counts. */
   makeKeys(stage: Stage, order: KeyOrder, nowMs: number): MadeKeys

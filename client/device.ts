@@ -212,6 +212,12 @@ export class Device extends Emitter<DeviceEvents> {
   safetyNumber(userId: Uuid): string | null {
     return this.core.crypto.safetyNumber(new Stage(this.core.storage), this.core.account.self, userId)
   }
+  /** The same with the key the user is said to have now: compare this one before `acceptIdentity`. null when there is no other key. */
+  offeredSafetyNumber(userId: Uuid): string | null {
+    const offered = this.offeredIdentity(userId)
+    const { crypto, storage, account } = this.core
+    return offered && crypto.safetyNumber(new Stage(storage), account.self, userId, offered)
+  }
   /** The key a user is said to have now, if it is not the known one. */
   offeredIdentity(userId: Uuid): Uint8Array | null {
     return offeredIdentity(this.core, userId)

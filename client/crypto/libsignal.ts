@@ -88,8 +88,8 @@ export const libsignal = (): Crypto => ({
       if (stage.get(TABLE.sessions, nameOf({ userId, deviceId })))
         stage.delete(TABLE.sessions, nameOf({ userId, deviceId }))
   },
-  safetyNumber(stage, self, userId) {
-    const theirs = stage.get(TABLE.identities, userId)
+  safetyNumber(stage, self, userId, offered) {
+    const theirs = offered ?? stage.get(TABLE.identities, userId)
     if (!theirs) return null
     const [mine, peer] = [self.userId, userId].map((id) => bytes(uuidToBytes(id))) as [Bytes, Bytes]
     const own = identityPair(stage).publicKey
