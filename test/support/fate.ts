@@ -1,10 +1,13 @@
 // A process that dies at a chosen step: between any two things the SDK does to its store and to the network.
-import type { HttpAnswer, Socket, Storage, Transaction, Transport } from '../../client/index.ts'
+import type { HttpAnswer, Socket, Storage, Time, Transaction, Transport } from '../../client/index.ts'
 
 /** What a dead process's store says. */
 export class Died extends Error {}
 
-/** Counts steps and ends the process at one of them. From then on nothing is stored, sent or heard. */
+/**
+ * Counts steps and ends the process at one of them. From then on nothing is stored, sent or heard, no timer fires, and its sockets are
+ * closed, as a system does for a process that died: otherwise the dead would connect again and displace the living.
+ */
 export class Fate {
   steps = 0
   dead = false
@@ -15,6 +18,7 @@ export class Fate {
   /** Resolves when it is dead. */
   readonly death: Promise<void>
   private die = () => {}
+  private readonly sockets = new Set<Socket>()
 
   /** @param dieAt Infinity = never. */
   constructor(dieAt: number) {
@@ -30,6 +34,7 @@ export class Fate {
     if (++this.steps !== this.dieAt) return true
     this.dead = true
     this.at = `${this.steps} ${what}`
+    for (const each of this.sockets) each.close()
     this.die()
     return false
   }
@@ -77,28 +82,36 @@ export class Fate {
         return this.step(`after ${name}`) ? answer : never
       },
       open: (url, token, events) => {
-        let socket: Socket | null = null
-        const unlessDead = (work: () => void) => {
-          if (!this.dead) work()
-          else socket?.close()
-        }
-        socket = inner.open(url, token, {
+        if (this.dead) return { send: () => {}, close: () => {} }
+        const unlessDead = (work: () => void) => this.dead || work()
+        const socket = inner.open(url, token, {
           opened: () => unlessDead(events.opened),
-          closed: (code, reason) => unlessDead(() => events.closed(code, reason)),
+          closed: (code, reason) => {
+            this.sockets.delete(socket)
+            unlessDead(() => events.closed(code, reason))
+          },
           frame: (bytes) => {
             if (this.step('before a frame came')) events.frame(bytes)
-            else socket?.close()
           },
         })
+        this.sockets.add(socket)
         return {
           close: () => socket.close(),
           send: (frame) => {
-            if (!this.step('before a frame left')) return socket.close()
+            if (!this.step('before a frame left')) return
             socket.send(frame)
-            if (!this.step('after a frame left')) socket.close()
+            this.step('after a frame left')
           },
         }
       },
+    }
+  }
+
+  time(inner: Time): Time {
+    return {
+      now: () => inner.now(),
+      random: () => inner.random(),
+      after: (ms, call) => inner.after(ms, () => this.dead || call()),
     }
   }
 }
