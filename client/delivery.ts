@@ -174,8 +174,12 @@ export class Delivery {
       const audience = audienceOf(recipients, core.account.self.userId)
       return this.show(tx, row, { state: 'sent', messageId: idOf(answer.messageId), audience })
     })
-    if (changed) core.events.emit('message_changed', changed)
-    if (changed && answer.duplicate) this.known(changed.messageId)
+    if (!changed) return
+    // Receipts may have come first: who waits for `sent` is told it all the same.
+    if (changed.state !== 'sent')
+      core.events.emit('message_changed', { ...changed, state: 'sent', delivered: 0, read: 0 })
+    core.events.emit('message_changed', changed)
+    if (answer.duplicate) this.known(changed.messageId)
   }
 
   /** People decide about messages; what devices tell each other is dropped. */

@@ -81,7 +81,7 @@ export class Typing implements Signal {
     known?.devices.get(deviceId)?.()
     known?.devices.delete(deviceId)
     if (typing.isTyping) {
-      if (!known && !this.isMember(conversationId, userId)) return
+      if (!known && (userId === this.core.account.self.userId || !this.isMember(conversationId, userId))) return
       const writing = known ?? { conversationId, userId, isTyping: true, devices: new Map() }
       writing.devices.set(
         deviceId,
