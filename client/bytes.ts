@@ -71,3 +71,11 @@ export function fromBase64(text: string): Bytes {
 /** Base64url without padding, for paths and queries. */
 export const base64url = (input: Uint8Array): string =>
   base64(input).replace(/\+/g, '-').replace(/\//g, '_').replace(/=/g, '')
+
+/** The bytes of base64url without padding, in its one canonical form. @throws Error when it is none. */
+export function fromBase64url(text: string): Bytes {
+  const standard = text.replace(/-/g, '+').replace(/_/g, '/')
+  const out = fromBase64(standard.padEnd(Math.ceil(standard.length / 4) * 4, '='))
+  if (base64url(out) !== text) throw new Error('base64url that is not canonical')
+  return out
+}

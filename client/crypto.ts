@@ -58,6 +58,26 @@ export class Undecryptable extends Error {
 /** A username that libsignal refuses; the message says why and does not repeat it. */
 export class InvalidUsername extends Error {}
 
+/** Where a new device waits: 16 bytes, and the 33 of its key. */
+export type ProvisionTarget = { address: Uint8Array; key: Uint8Array }
+
+/** An account as the primary hands it over, private key apart; username '' = none. */
+export type Provision = { userId: Uuid; linkCode: string; username: string }
+
+/** An account that was sealed to this device, by whoever saw its request: its user decides. [I-5.5] */
+export type OfferedAccount = Provision & {
+  /** 33 bytes. */
+  identityKey: Uint8Array
+  /** Makes the account's identity key pair one's own. */
+  adopt(stage: Stage): void
+}
+
+/** @property open throws Unopened. */
+export type ProvisionKey = ProvisionTarget & { open(sealed: Uint8Array): OfferedAccount }
+
+/** What came over the provisioning channel is not for this request, or is no account. */
+export class Unopened extends Error {}
+
 /** What a peer that could not read us says. */
 export type Complaint = { sentAtMs: number; deviceId: number; isAboutCurrentSession: boolean }
 
@@ -127,10 +147,8 @@ export interface Crypto {
   /** Names with that nick and random numbers, short ones first. @throws InvalidUsername. */
   usernameCandidates(nick: string): string[]
 
-  /** For a device that wants to be linked: makes a key pair for one delivery. @returns the public key, 33 bytes. */
-  createProvisionKey(stage: Stage): Uint8Array
-  /** Seals the identity key pair and a message to that key. [I-4.3] */
-  sealIdentity(stage: Stage, to: Uint8Array, message: Uint8Array, bound: Uint8Array): Uint8Array
-  /** Takes the identity key pair in. @returns the message. @throws Error when it was sealed for another key or binding. */
-  openIdentity(stage: Stage, sealed: Uint8Array, bound: Uint8Array): Uint8Array
+  /** For a device that wants to be linked: an address and a key pair for one delivery, in memory only. [I-5.1] */
+  createProvisionKey(): ProvisionKey
+  /** Seals the own identity key pair and what belongs to it to the new device's key. [I-5.4] @throws Error when the key is none. */
+  sealProvision(stage: Stage, to: ProvisionTarget, account: Provision): Uint8Array
 }

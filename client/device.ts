@@ -2,19 +2,23 @@
 import type { Uuid } from '../proto/ids.ts'
 import { Account } from './account.ts'
 import { clearWithheld } from './book.ts'
+import { concat } from './bytes.ts'
 import { compose, giveUp, recompose } from './composing.ts'
 import { Connection, type ConnectionState } from './connection.ts'
 import type { Body } from './content.ts'
 import { Conversations } from './conversations.ts'
 import type { Core, DeviceEvents } from './core.ts'
-import type { Crypto } from './crypto.ts'
+import type { Crypto, ProvisionKey } from './crypto.ts'
 import { Delivery } from './delivery.ts'
+import { Enrolling } from './enrolling.ts'
 import { Emitter } from './events.ts'
 import { Greeting } from './greeting.ts'
 import { acceptIdentity, offeredIdentity } from './identities.ts'
 import { allGaps, type Gap, Inbox } from './inbox.ts'
 import { held } from './incoming.ts'
-import { openIdentityMessage, sealIdentityMessage } from './linking.ts'
+import { approveLink } from './linking.ts'
+import { LinkRequest } from './linkrequest.ts'
+import { type LinkAsk, readLinkUri } from './linkuri.ts'
 import { listMessages, type Message } from './messages.ts'
 import { Mutex } from './mutex.ts'
 import { Names } from './names.ts'
@@ -54,6 +58,10 @@ export class Device extends Emitter<DeviceEvents> {
   private readonly upkeep: Upkeep
   private readonly greeting: Greeting
   private readonly signals: Signals
+  private readonly enrolling: Enrolling
+  private readonly way: { transport: Transport; url: string }
+  private linkRequest: LinkRequest | null = null
+  private interim: ProvisionKey | null = null
   private readonly settling = new Map<Uuid, Promise<void>>()
 
   constructor(options: DeviceOptions) {
@@ -62,6 +70,8 @@ export class Device extends Emitter<DeviceEvents> {
     const account = new Account({ storage, crypto, transport, time, url, realm })
     const connection = new Connection({ transport, url, time, tokens: (which) => account.tokens(which) })
     this.core = { storage, crypto, time, account, connection, mutex: new Mutex(), events: this }
+    this.way = { transport, url }
+    this.enrolling = new Enrolling(this.core)
     const fail = (error: unknown) => this.fail(error)
     this.conversations = new Conversations(this.core)
     const isMember = (id: Uuid, userId: Uuid) => this.conversations.roster(id)?.members.has(userId) ?? false
@@ -112,7 +122,8 @@ export class Device extends Emitter<DeviceEvents> {
 
   /** Makes a user with this as its first device. @throws RelayError: CONFLICT is worth one more try, FORBIDDEN is not. */
   register(options: { name?: string; invitation?: string } = {}): Promise<void> {
-    return this.core.account.register(options)
+    this.linkRequest?.cancel()
+    return this.enrolling.register(options)
   }
 
   /** Stays connected until `close`, or until one of the reasons in `state` ends it. */
@@ -233,23 +244,38 @@ export class Device extends Emitter<DeviceEvents> {
     this.core.storage.transaction((tx) => clearWithheld(tx, userId))
   }
 
-  /** On the new device: the key to show to the primary, 33 bytes. */
+  /**
+   * On a device that is not registered: asks to become one more device of a user. Another request ends the one before; one that was
+   * accepted before a crash is finished first. @param options.name what the user's devices call it. [I-5]
+   */
+  requestLink({ name = '' }: { name?: string } = {}): LinkRequest {
+    if (this.isRegistered) throw new Error('this device is registered')
+    this.linkRequest?.cancel()
+    this.linkRequest = new LinkRequest({ ...this.way, core: this.core, enrolling: this.enrolling, name })
+    return this.linkRequest
+  }
+  /** On the primary: what a new device asks for, to be shown with a warning before `approveLink`. @throws LinkUriRefused. */
+  readLinkUri(uri: string): LinkAsk {
+    return readLinkUri(this.way.url, uri)
+  }
+  /** On the primary, after its user's word: seals the account, identity key included, to the device that shows this. */
+  approveLink(uri: string): Promise<void> {
+    return approveLink(this.core, this.way.url, uri, this.usernames.own ?? '')
+  }
+
+  /** Interim, until the relay has its provisioning channel: address and key of a new device, 49 bytes. */
   linkKey(): Uint8Array {
-    const stage = new Stage(this.core.storage)
-    const key = this.core.crypto.createProvisionKey(stage)
-    this.core.storage.transaction((tx) => stage.apply(tx))
-    return key
+    this.interim = this.core.crypto.createProvisionKey()
+    return concat(this.interim.address, this.interim.key)
   }
-  /** On the primary: everything the new device needs, sealed to its key. Its user has confirmed. [I-4] */
-  async sealLink(linkKey: Uint8Array): Promise<Uint8Array> {
-    const { link_code } = await this.core.account.http.call<{ link_code: string }>('POST', '/v1/devices/link-code', {})
-    return sealIdentityMessage(this.core, linkKey, { userId: this.userId, linkCode: link_code })
+  async sealLink(shown: Uint8Array): Promise<Uint8Array> {
+    const { link_code } = await this.core.account.http.call<{ link_code: string }>('POST', '/v1/devices/link-code')
+    const to = { address: shown.slice(0, 16), key: shown.slice(16) }
+    const account = { userId: this.userId, linkCode: link_code, username: this.usernames.own ?? '' }
+    return this.core.crypto.sealProvision(new Stage(this.core.storage), to, account)
   }
-  /** On the new device: becomes a device of the user who sealed it. */
-  async link(sealed: Uint8Array, linkKey: Uint8Array, options: { name?: string } = {}): Promise<void> {
-    const stage = new Stage(this.core.storage)
-    const { userId, linkCode } = openIdentityMessage(this.core, stage, sealed, linkKey)
-    await this.core.account.link({ ...options, userId, linkCode, stage })
+  async link(sealed: Uint8Array, _shown: Uint8Array, { name = '' }: { name?: string } = {}): Promise<void> {
+    await this.enrolling.link(this.interim!.open(sealed), name)
   }
 
   /** The user's devices, as the relay lists them. */

@@ -9,6 +9,8 @@ export { type Bundle, type Crypto, InvalidUsername, Undecryptable } from './cryp
 export { Device, type DeviceOptions } from './device.ts'
 export { Unreachable } from './http.ts'
 export type { Gap } from './inbox.ts'
+export type { LinkOffer, LinkRequest, LinkRequestEvents } from './linkrequest.ts'
+export { type LinkAsk, LinkUriRefused } from './linkuri.ts'
 export type { Message, MessageState } from './messages.ts'
 export { GROUP_NAME_MAX, type Names, type UserName } from './names.ts'
 export { OutboxFull } from './outbox.ts'

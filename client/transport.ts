@@ -29,8 +29,8 @@ export type HttpAnswer = { status: number; body: string }
 
 /** Long poll over HTTP is not in the relay yet, so it is not here either. */
 export interface Transport {
-  /** @param url ws:// or wss://, whole. @param token never logged. [C-1] */
-  open(url: string, token: string, events: SocketEvents): Socket
+  /** @param url ws:// or wss://, whole. @param token never logged; null = none is needed. [C-1] [I-5.2] */
+  open(url: string, token: string | null, events: SocketEvents): Socket
   /** @throws when no answer came. */
   request(request: HttpRequest): Promise<HttpAnswer>
 }

@@ -11,7 +11,6 @@ import {
   PlaintextContent,
   PreKeyBundle,
   PreKeySignalMessage,
-  PrivateKey,
   ProtocolAddress,
   PublicKey,
   processPreKeyBundle,
@@ -23,17 +22,17 @@ import {
 } from '@signalapp/libsignal-client'
 import { type Uuid, uuidToBytes } from '../../proto/ids.ts'
 import { DEVICE_ID_MAX, DEVICE_ID_MIN } from '../../proto/limits.ts'
-import { type Bytes, bytes, concat } from '../bytes.ts'
+import { type Bytes, bytes } from '../bytes.ts'
 import { type Bundle, type Crypto, type Opening, Undecryptable } from '../crypto.ts'
 import type { Reader } from '../storage.ts'
 import { CIPHERTEXT, nameOf } from '../wire.ts'
 import { makeKeys, retire } from './keys.ts'
 import { usernameCandidates, usernameHash, usernameProof } from './names.ts'
+import { createProvisionKey, sealProvision } from './provision.ts'
 import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, TABLE } from './stores.ts'
 
 type Peer = { userId: Uuid; deviceId: number }
 
-const PROVISION = 'sealpost.v1 provision'
 const FINGERPRINT_ROUNDS = 5200
 const FINGERPRINT_VERSION = 2
 
@@ -179,23 +178,6 @@ export const libsignal = (): Crypto => ({
   usernameProof,
   usernameCandidates,
 
-  createProvisionKey(stage) {
-    const pair = PrivateKey.generate()
-    stage.put(TABLE.self, 'provision', pair.serialize())
-    return pair.getPublicKey().serialize()
-  },
-  sealIdentity(stage, to, message, bound) {
-    const pair = identityPair(stage).serialize()
-    return key(to).seal(concat(Uint8Array.of(pair.length), pair, message), PROVISION, bytes(bound))
-  },
-  openIdentity(stage, sealed, bound) {
-    const provision = stage.get(TABLE.self, 'provision')
-    if (!provision) throw new Error('nothing was asked for')
-    const opened = PrivateKey.deserialize(bytes(provision)).open(bytes(sealed), PROVISION, bytes(bound))
-    const length = opened[0] ?? 0
-    const pair = IdentityKeyPair.deserialize(opened.slice(1, 1 + length))
-    stage.put(TABLE.self, 'identity', pair.serialize())
-    stage.delete(TABLE.self, 'provision')
-    return opened.slice(1 + length)
-  },
+  createProvisionKey,
+  sealProvision,
 })

@@ -19,10 +19,11 @@ import {
 } from '@signalapp/libsignal-client'
 import { bytes, hex } from '../bytes.ts'
 import type { Stage } from '../stage.ts'
+import type { Writer } from '../storage.ts'
 
 /** Tables of secret and pinned bytes; nobody else reads them. */
 export const TABLE = {
-  /** `identity`: own key pair. `provision`: the private key of a device that waits to be linked. */
+  /** `identity`: own key pair. */
   self: 'crypto.self',
   /** User id → identity key, 33 bytes. */
   identities: 'crypto.identities',
@@ -46,6 +47,10 @@ function found(value: Uint8Array | null, what: string): Uint8Array<ArrayBuffer> 
 /** Own pair. @throws Error before there is one. */
 export const identityPair = (stage: Stage): IdentityKeyPair =>
   IdentityKeyPair.deserialize(found(stage.get(TABLE.self, 'identity'), 'identity'))
+
+/** Makes it the own pair. */
+export const putIdentity = (to: Writer, privateKey: PrivateKey): void =>
+  to.put(TABLE.self, 'identity', new IdentityKeyPair(privateKey.getPublicKey(), privateKey).serialize())
 
 /** One per address. */
 export class Sessions extends SessionStore {

@@ -22,7 +22,8 @@ export const platformTransport = (): Transport => {
   if (!WebSocket) throw new Error('this platform has no WebSocket; on Node 20 use wsTransport')
   return {
     request: fetchAnswer,
-    open: (url, token, events) => openSocket(new WebSocket(url, ['sealpost.v1', `bearer.${token}`]), events),
+    open: (url, token, events) =>
+      openSocket(new WebSocket(url, token === null ? [] : ['sealpost.v1', `bearer.${token}`]), events),
   }
 }
 

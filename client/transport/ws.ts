@@ -6,9 +6,13 @@ import { fetchAnswer } from './http.ts'
 /** WebSockets of the ws package; HTTP through fetch. */
 export const wsTransport = (): Transport => ({ request: fetchAnswer, open: openSocket })
 
-function openSocket(url: string, token: string, events: SocketEvents): Socket {
-  const headers = { Authorization: `Bearer ${token}` }
-  const ws = new WebSocket(url, ['sealpost.v1'], { headers, perMessageDeflate: false, handshakeTimeout: 10_000 })
+function openSocket(url: string, token: string | null, events: SocketEvents): Socket {
+  const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
+  const ws = new WebSocket(url, token === null ? [] : ['sealpost.v1'], {
+    headers,
+    perMessageDeflate: false,
+    handshakeTimeout: 10_000,
+  })
   let refused = 0
   ws.binaryType = 'arraybuffer'
   ws.on('open', () => events.opened())

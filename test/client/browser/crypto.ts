@@ -3,7 +3,16 @@
 // rosters can be checked; messages are sealed to the identity key (sealing.ts) without any ratchet; Kyber keys are random bytes.
 import { sha256 } from '@noble/hashes/sha2.js'
 import { bigEndian, concat, hex, isSame } from '../../../client/bytes.ts'
-import { type Crypto, InvalidUsername, type SignedPublicKey, Undecryptable } from '../../../client/crypto.ts'
+import {
+  type Crypto,
+  InvalidUsername,
+  type OfferedAccount,
+  type Provision,
+  type ProvisionTarget,
+  type SignedPublicKey,
+  Undecryptable,
+  Unopened,
+} from '../../../client/crypto.ts'
 import type { Stage } from '../../../client/stage.ts'
 import type { Reader, Writer } from '../../../client/storage.ts'
 import { Table } from '../../../client/tables.ts'
@@ -154,19 +163,32 @@ export const testCrypto = (): Crypto => ({
   usernameProof: withoutUsernames,
   usernameCandidates: withoutUsernames,
 
-  createProvisionKey: (stage) => oneTimeKey(stage, 'provision'),
-  sealIdentity(stage, to, message, bound) {
-    const own = secret(stage, 'identity')
-    const ephemeral = makePrivateKey()
-    return concat(publicKeyOf(ephemeral), seal(ephemeral, to, concat(own, message), bound))
+  createProvisionKey() {
+    const privateKey = makePrivateKey()
+    const target = { address: crypto.getRandomValues(new Uint8Array(16)), key: publicKeyOf(privateKey) }
+    return { ...target, open: (sealed) => openAccount(privateKey, target, sealed) }
   },
-  openIdentity(stage, sealed, bound) {
-    const opened = open(secret(stage, 'provision'), sealed.slice(0, 33), sealed.slice(33), bound)
-    secrets.put(stage, 'identity', opened.slice(0, 32))
-    secrets.delete(stage, 'provision')
-    return opened.slice(32)
+  sealProvision(stage, to, account) {
+    const message = concat(secret(stage, 'identity'), new TextEncoder().encode(JSON.stringify(account)))
+    const ephemeral = makePrivateKey()
+    return concat(publicKeyOf(ephemeral), seal(ephemeral, to.key, message, concat(to.address, to.key)))
   },
 })
+
+function openAccount(privateKey: Uint8Array, { address, key }: ProvisionTarget, sealed: Uint8Array): OfferedAccount {
+  try {
+    const opened = open(privateKey, sealed.slice(0, 33), sealed.slice(33), concat(address, key))
+    const identity = opened.slice(0, 32)
+    const account = JSON.parse(new TextDecoder().decode(opened.slice(32))) as Provision
+    return {
+      ...account,
+      identityKey: publicKeyOf(identity),
+      adopt: (stage) => secrets.put(stage, 'identity', identity),
+    }
+  } catch (error) {
+    throw new Unopened('what came was altered, or sealed for another request', { cause: error })
+  }
+}
 
 function withoutUsernames(): never {
   throw new InvalidUsername('usernames need libsignal')
