@@ -246,7 +246,8 @@ create table public.message_deliveries (
   content bytea,
   iv bytea,
   delivered_at timestamp with time zone,
-  delivered_on date
+  delivered_on date,
+  user_id uuid
 ) partition by LIST (delivered_on);
 
 create table public.message_deliveries_waiting ( -- partition of public.message_deliveries FOR VALUES IN (NULL)
@@ -258,7 +259,8 @@ create table public.message_deliveries_waiting ( -- partition of public.message_
   content bytea storage external,
   iv bytea,
   delivered_at timestamp with time zone,
-  delivered_on date
+  delivered_on date,
+  user_id uuid
 ) with (autovacuum_vacuum_cost_delay=0, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=50000, toast_tuple_target=8160);
 CREATE INDEX message_deliveries_waiting_queue ON public.message_deliveries_waiting USING btree (device_key, sequence);
 
@@ -286,6 +288,15 @@ create table public.migrations (
   constraint migrations_pkey PRIMARY KEY (file)
 );
 
+create table public.read_marks (
+  conversation_id uuid not null,
+  user_id uuid not null,
+  read_up_to uuid not null,
+  shown_up_to uuid,
+  constraint read_marks_conversation_id_user_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES public.conversation_members(conversation_id, user_id),
+  constraint read_marks_pkey PRIMARY KEY (conversation_id, user_id)
+) with (fillfactor=70);
+
 create table public.relay_state (
   only_row boolean default true not null,
   epoch uuid default gen_random_uuid() not null,
@@ -300,6 +311,14 @@ create table public.retired_devices (
   retired_at timestamp with time zone default now() not null,
   constraint retired_devices_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
   constraint retired_devices_pkey PRIMARY KEY (user_id, device_id)
+);
+
+create table public.settings (
+  user_id uuid not null,
+  read_receipts boolean default true not null,
+  presence boolean default true not null,
+  constraint settings_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
+  constraint settings_pkey PRIMARY KEY (user_id)
 );
 
 create table public.signing_keys (

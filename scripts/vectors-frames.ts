@@ -8,7 +8,7 @@ import * as limits from '../proto/limits.ts'
 const { CiphertextType, ClientFrame, Priority, Scope, Withheld } = sealpost.v1
 const ROOT = fileURLToPath(new URL('../test/vectors/', import.meta.url))
 
-/** The world the vectors are about: the sender is a member of this conversation, and so is one user with these two devices. */
+/** The world the vectors are about: the sender is a member of this conversation, and so is one user with these two devices, who sent a message. */
 const WORLD = {
   conversation_id: '11111111-1111-4111-8111-111111111111',
   user_id: '22222222-2222-4222-8222-222222222222',
@@ -16,6 +16,7 @@ const WORLD = {
     { device_id: 1, registration_id: 1 },
     { device_id: 127, registration_id: 16383 },
   ],
+  message_id: '01980000-0000-7000-8000-ffffffffffff',
 }
 
 for (const folder of ['valid', 'invalid']) {
@@ -62,7 +63,8 @@ const field = (number: number, content: Uint8Array): Uint8Array => {
 }
 
 // Accepted.
-type Kind = 'message_accepted' | 'ack_committed' | 'sync_response'
+type Signal = 'presence' | 'status_update' | 'read_receipt_committed' | 'none'
+type Kind = 'message_accepted' | 'ack_committed' | 'sync_response' | Signal
 const good = (
   name: string,
   clause: string,
@@ -166,11 +168,41 @@ pages('sync-unknown-cursor', 'Q-3.1', 'unknown is from the start', { lastMessage
 pages('sync-limit-1', 'Q-3.2', 'one message', { limit: 1 })
 pages('sync-limit-largest', 'Q-3.2', 'more than 100 is 100', { limit: 4294967295 })
 
+const conversationId = uuidToBytes(WORLD.conversation_id)
+const messageId = uuidToBytes(WORLD.message_id)
+const them = uuidToBytes(WORLD.user_id)
+const signals = (name: string, clause: string, reason: string, kind: Signal, body: Body): void =>
+  good(name, clause, reason, kind, encoded(body))
+signals('typing', 'G-1', 'no answer', 'none', { typing: { conversationId, isTyping: true } })
+signals('typing-stopped', 'G-1', 'no answer', 'none', { typing: { conversationId } })
+signals('typing-as-another', 'G-1.1', "who types is not the client's to say", 'none', {
+  typing: { conversationId, isTyping: true, userId: them, deviceId: 1 },
+})
+signals('presence-of-nobody', 'G-2.1', 'ends the subscription', 'presence', { presenceSubscription: {} })
+signals('presence', 'G-2.1', 'of another member', 'presence', { presenceSubscription: { userIds: [them] } })
+signals('presence-twice', 'G-2.1', 'one user twice', 'presence', { presenceSubscription: { userIds: [them, them] } })
+signals('presence-of-unknown', 'G-2.1', 'a user nobody made', 'presence', {
+  presenceSubscription: { userIds: [filled(16)] },
+})
+signals('presence-largest', 'G-2.1', '500 users', 'presence', {
+  presenceSubscription: { userIds: Array(500).fill(filled(16)) },
+})
+signals('read-receipt', 'G-4', 'a message of the conversation', 'read_receipt_committed', {
+  readReceipt: { conversationId, messageId },
+})
+signals('read-receipt-again', 'G-4.1', 'at the mark: nothing changes', 'read_receipt_committed', {
+  readReceipt: { conversationId, messageId },
+})
+signals('status-of-nothing', 'G-3.2', 'no ids', 'status_update', { statusRequest: {} })
+signals('status-of-anothers', 'G-3.2', 'left out', 'status_update', { statusRequest: { messageIds: [messageId] } })
+signals('status-largest', 'G-3.2', '100 ids nobody knows', 'status_update', {
+  statusRequest: { messageIds: Array(100).fill(filled(16)) },
+})
+
 const CUT = 'INVALID_REQUEST'
 bad('empty', 'C-2.5', 'no bytes: no body', new Uint8Array(0), CUT, 0)
 bad('no-body', 'C-2.5', 'a request_id and nothing else', bytes('08 07'))
 bad('body-unknown', 'C-2.5', 'a body of a later version, field 15', bytes('08 07 7a 00'))
-bad('body-typing', 'C-2.6', 'field 5, reserved', bytes('08 07 2a 00'))
 bad(
   'body-system-event',
   'V-1',
@@ -263,6 +295,32 @@ refuses('ack-too-many', 'Q-6', '1,001 ids', { ack: { messageIds: Array(1001).fil
 refuses('sync-cursor-15-bytes', 'Q-3.1', 'one byte short', { syncRequest: { lastMessageId: filled(15) } })
 refuses('token-empty', 'C-6.1', 'no token', { reauthenticate: {} }, 'UNAUTHENTICATED')
 refuses('token-garbage', 'C-6.1', 'no token at all', { reauthenticate: { token: 'not.a.token' } }, 'UNAUTHENTICATED')
+refuses('typing-nowhere', 'G-1', 'no conversation_id', { typing: { isTyping: true } })
+refuses('typing-unknown', 'G-1.1', 'a conversation nobody made', { typing: { conversationId: filled(16) } })
+refuses('presence-15-bytes', 'G-2.1', 'one byte short', { presenceSubscription: { userIds: [filled(15)] } })
+refuses(
+  'presence-too-many',
+  'G-2.1',
+  '501 users',
+  { presenceSubscription: { userIds: Array(501).fill(filled(16)) } },
+  'TOO_LARGE',
+)
+refuses('read-receipt-nowhere', 'G-4', 'no conversation_id', { readReceipt: { messageId } })
+refuses('read-receipt-of-nothing', 'G-4', 'no message_id', { readReceipt: { conversationId } })
+refuses('read-receipt-unknown', 'G-4.1', 'a message nobody sent', {
+  readReceipt: { conversationId, messageId: filled(16) },
+})
+refuses('read-receipt-elsewhere', 'G-4.1', 'a message of another conversation', {
+  readReceipt: { conversationId: filled(16), messageId },
+})
+refuses('status-15-bytes', 'G-3.2', 'one byte short', { statusRequest: { messageIds: [filled(15)] } })
+refuses(
+  'status-too-many',
+  'G-3.2',
+  '101 ids',
+  { statusRequest: { messageIds: Array(101).fill(filled(16)) } },
+  'TOO_LARGE',
+)
 bad(
   'too-large',
   'C-7.2',

@@ -46,29 +46,32 @@ export class Acks {
   /**
    * Ends deliveries of one device by message id: acks from before this connection, and gap ids. Walks the device's queue, so it is
    * the slow way. Unknown, foreign and repeated ids change nothing (I3).
+   * @returns the messages whose delivery it ended.
    */
-  async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
-    if (messageIds.length === 0) return
+  async endByIds(deviceKey: number, messageIds: Uuid[]): Promise<Uuid[]> {
+    if (messageIds.length === 0) return []
     while (this.slow >= SLOW_AT_ONCE) await new Promise<void>((resolve) => this.slowWaiting.push(resolve))
     this.slow++
     try {
-      await this.byIds(deviceKey, messageIds)
+      return await this.byIds(deviceKey, messageIds)
     } finally {
       this.slow--
       this.slowWaiting.shift()?.()
     }
   }
 
-  private async byIds(deviceKey: number, messageIds: Uuid[]): Promise<void> {
-    const { count } = await this.acker`with gone as (
+  private async byIds(deviceKey: number, messageIds: Uuid[]): Promise<Uuid[]> {
+    const ended = await this.acker<{ message_id: Uuid }[]>`with gone as (
         delete from message_deliveries_waiting where ctid = any(array(
           select ctid from message_deliveries_waiting where device_key = ${deviceKey}
             and (message_id in (select unnest(${messageIds}::uuid[]))) is true))
         returning device_key, sequence, message_id, ciphertext_type, withheld),
       told as (delete from gaps where device_key = ${deviceKey} and gap_id = any(${messageIds}::uuid[]))
-      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
-      select *, now(), (now() at time zone 'utc')::date from gone`
-    this.meter(count)
+      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on, user_id)
+      select *, now(), (now() at time zone 'utc')::date, (select user_id from devices where device_key = gone.device_key) from gone
+      returning message_id`
+    this.meter(ended.count)
+    return ended.map((row) => row.message_id)
   }
 
   private async run(): Promise<void> {
@@ -100,8 +103,8 @@ export class Acks {
           select w.at from unnest(${keys}::text::bigint[], ${sequences}::text::bigint[], ${ids}::text::uuid[]) x(d, s, m) cross join lateral (
             select y.ctid as at from message_deliveries_waiting y where y.device_key = x.d and y.sequence = x.s and (x.m is null or y.message_id = x.m) limit 1) w))
         returning device_key, sequence, message_id, ciphertext_type, withheld)
-      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on)
-      select *, now(), (now() at time zone 'utc')::date from gone`
+      insert into message_deliveries (device_key, sequence, message_id, ciphertext_type, withheld, delivered_at, delivered_on, user_id)
+      select *, now(), (now() at time zone 'utc')::date, (select user_id from devices where device_key = gone.device_key) from gone`
     this.meter(count)
   }
 }

@@ -10,6 +10,15 @@ export type Addressed = { device: RosterDevice; recipient: Recipient }
 /** The same for a conversation that does not exist and one the sender was never in (I13). [S-1] */
 export const unknownConversation = (): RelayError => invalid('conversation_id names no conversation of yours')
 
+/** How a user who is in no roster is answered. @param membership as conversation-reads.ts has it. I13 [S-9.1] [S-9.2] */
+export function notMember(membership: 'active' | 'former' | 'archived' | 'none'): RelayError {
+  if (membership === 'former') return new RelayError('FORBIDDEN', 'you are no longer a member of the conversation')
+  if (membership === 'archived') return new RelayError('FORBIDDEN', 'the conversation is archived')
+  // An active member whose device is in no roster: the device was unlinked.
+  if (membership === 'active') return new RelayError('UNAUTHENTICATED', 'this device is no longer linked')
+  return unknownConversation()
+}
+
 /**
  * Compares the addressed devices with the current ones. [S-4]
  * @throws RelayError INVALID_REQUEST (not a member), FORBIDDEN (archived), DEVICE_MISMATCH; nothing is stored.

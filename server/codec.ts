@@ -1,24 +1,27 @@
-// Bytes to frames and back; the only importer of the generated code. Decoding checks every rule that needs nothing but the frame itself.
+// Bytes to frames and back; signals between people are signal-codec.ts's. Decoding checks every rule that needs nothing but the frame itself.
 import protobuf from 'protobufjs/minimal.js'
 import type { Counts } from '../keys/prekeys.ts'
 import type { ErrorCode } from '../proto/errors.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
 import { sealpost } from '../proto/generated/relay.js'
-import { type Uuid, uuidFromBytes, uuidToBytes } from '../proto/ids.ts'
+import { type Uuid, uuidToBytes } from '../proto/ids.ts'
 import * as limits from '../proto/limits.ts'
 import { hasTooManyEntries } from './entries.ts'
+import { id, optionalId, within } from './fields.ts'
 import type { Delivery, Outgoing, Recipient, Send, SystemEventBody } from './frames.ts'
+import { decodeSignal, type SignalFrame } from './signal-codec.ts'
 
 const v1 = sealpost.v1
-type Reader = Uint8Array
 
 /** What a device asked for, checked as far as the frame alone allows. */
-export type ClientFrame = { requestId: number } & (
-  | { kind: 'send'; send: Send }
-  | { kind: 'sync'; lastMessageId: Uuid | null; limit: number }
-  | { kind: 'ack'; messageIds: Uuid[] }
-  | { kind: 'reauthenticate'; token: string }
-)
+export type ClientFrame =
+  | ({ requestId: number } & (
+      | { kind: 'send'; send: Send }
+      | { kind: 'sync'; lastMessageId: Uuid | null; limit: number }
+      | { kind: 'ack'; messageIds: Uuid[] }
+      | { kind: 'reauthenticate'; token: string }
+    ))
+  | SignalFrame
 
 /** A frame that could not be read; requestId is what could be saved of it. */
 export class BadFrame extends RelayError {
@@ -30,18 +33,6 @@ export class BadFrame extends RelayError {
     this.requestId = requestId
     this.wellFormed = wellFormed
   }
-}
-
-const id = (bytes: Reader | null | undefined, field: string): Uuid => {
-  if (bytes?.length !== 16) throw invalid(`${field} must be 16 bytes`)
-  return uuidFromBytes(bytes)
-}
-const optionalId = (bytes: Reader | null | undefined, field: string): Uuid | null =>
-  bytes?.length ? id(bytes, field) : null
-
-const within = (value: number, low: number, high: number, field: string): number => {
-  if (!(value >= low && value <= high)) throw invalid(`${field} must be ${low} to ${high}`)
-  return value
 }
 
 const clearText = (text: string | null | undefined, field: string): string | null => {
@@ -167,6 +158,8 @@ export function decodeClientFrame(bytes: Uint8Array): ClientFrame {
       }
     }
     if (frame.reauthenticate) return { requestId, kind: 'reauthenticate', token: frame.reauthenticate.token ?? '' }
+    const signal = decodeSignal(frame, requestId)
+    if (signal) return signal
     throw new BadFrame('INVALID_REQUEST', 'the frame has no body this relay knows', requestId, false)
   } catch (error) {
     if (error instanceof BadFrame || !(error instanceof RelayError)) throw error

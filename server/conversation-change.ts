@@ -12,8 +12,14 @@ export type ConversationSeams = {
   /** After commit, best effort: the events are in the devices' queues already. */
   fanOut(committed: Committed[]): void
   /** After commit of a change: whatever is cached of the conversation is stale. */
-  onChanged(conversationId: Uuid): void
+  onChanged(conversationId: Uuid, shared: Shared): void
 }
+
+/** Whom a change concerns: `members` is who was in the conversation or is now, `moved` those of them it began or ended for. */
+export type Shared = { members: Uuid[]; moved: Uuid[] }
+
+/** What is told of a change once it is committed. */
+export type Recorded = { committed: Committed[]; shared: Shared }
 
 /** What every request to change a conversation carries. */
 export type ChangeRequest = {
@@ -82,7 +88,7 @@ async function changeLocked(
   request: ChangeRequest,
   decide: (standing: Standing) => Change,
 ): Promise<Revised> {
-  const { revision, committed } = await seams.sql.begin(async (tx) => {
+  const { revision, done } = await seams.sql.begin(async (tx) => {
     const [row] = await tx<{ kind: 'direct' | 'group'; revision: number }[]>`
       select kind, revision from conversations where conversation_id = ${conversationId} for update`
     if (!row) throw notFound()
@@ -98,9 +104,9 @@ async function changeLocked(
     const members = new Map(rows.map((each) => [each.user_id, each.role]))
     const change = decide({ conversationId, kind: row.kind, members })
     const next = row.revision + 1
-    return { revision: next, committed: await recordChange(tx, { conversationId, revision: next }, request, change) }
+    return { revision: next, done: await recordChange(tx, { conversationId, revision: next }, request, change) }
   })
-  announce(seams, conversationId, committed)
+  announce(seams, conversationId, done)
   return { conversationId, revision }
 }
 
@@ -113,7 +119,7 @@ export async function recordChange(
   { conversationId, revision }: Revised,
   { caller, signedChange, nowMs }: ChangeRequest,
   { change, subjectUserIds, role, audience, write }: Change,
-): Promise<Committed[]> {
+): Promise<Recorded> {
   const deviceKeys = await lockAudience(tx, audience)
   await write(tx)
   await tx`update conversations set revision = ${revision} where conversation_id = ${conversationId}`
@@ -123,12 +129,19 @@ export async function recordChange(
     values (${conversationId}, ${revision}, ${change}, ${caller}, ${subjectUserIds}::uuid[], ${role}, ${signedChange},
       ${new Date(nowMs)})`
   const event = { conversationChanged: { change, actorUserId: caller, subjectUserIds, role, revision, signedChange } }
-  return enqueueEvent(tx, { conversationId, event, deviceKeys, nowMs })
+  const moved = change === 'ARCHIVED' ? audience : change in SHARES_THE_SAME ? [] : subjectUserIds
+  return {
+    committed: await enqueueEvent(tx, { conversationId, event, deviceKeys, nowMs }),
+    shared: { members: audience, moved },
+  }
 }
 
+/** Changes after which the same people share the conversation. */
+const SHARES_THE_SAME = { ROLE_CHANGED: true, UPDATED: true }
+
 /** After commit: caches forget the conversation before the event can reach anyone who then sends to it. */
-export function announce(seams: ConversationSeams, conversationId: Uuid, committed: Committed[]): void {
-  seams.onChanged(conversationId)
+export function announce(seams: ConversationSeams, conversationId: Uuid, { committed, shared }: Recorded): void {
+  seams.onChanged(conversationId, shared)
   seams.fanOut(committed)
 }
 

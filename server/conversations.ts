@@ -93,14 +93,14 @@ export class Conversations {
         `a group has ${GROUP_MIN_MEMBERS} to ${GROUP_MAX_MEMBERS} members, with its creator; user_ids makes ${members.length}`,
       )
     const conversationId = randomUUID()
-    const committed = await this.seams.sql.begin(async (tx) => {
+    const made = await this.seams.sql.begin(async (tx) => {
       await tx`
         insert into conversations (conversation_id, kind, name, description, created_at)
         values (${conversationId}, 'group', ${group.name}, ${group.description}, ${new Date(request.nowMs)})`
       const change = created(conversationId, request, members, 'admin')
       return recordChange(tx, { conversationId, revision: 1 }, request, change)
     })
-    announce(this.seams, conversationId, committed)
+    announce(this.seams, conversationId, made)
     return { conversationId, revision: 1 }
   }
 

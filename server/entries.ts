@@ -5,8 +5,8 @@ import { DEVICES_MAX_PER_USER, GROUP_MAX_MEMBERS } from '../proto/limits.ts'
 /** A full group with all its devices, and the other fields. */
 const ENTRIES_MAX = GROUP_MAX_MEMBERS * DEVICES_MAX_PER_USER + 100
 const LENGTH_DELIMITED = 2
-/** Field numbers of the bodies with repeated fields: signal_message and ack. */
-const COUNTED = new Set([2, 4])
+/** Field numbers of the bodies of a ClientFrame. */
+const BODIES = { first: 2, last: 9 }
 
 /**
  * Whether decoding the frame would make more objects than any legal one needs.
@@ -17,7 +17,8 @@ export function hasTooManyEntries(frame: Reader): boolean {
   while (frame.pos < frame.len) {
     const tag = frame.uint32()
     if (++entries > ENTRIES_MAX) return true
-    if ((tag & 7) !== LENGTH_DELIMITED || !COUNTED.has(tag >>> 3)) {
+    const number = tag >>> 3
+    if ((tag & 7) !== LENGTH_DELIMITED || number < BODIES.first || number > BODIES.last) {
       frame.skipType(tag & 7)
       continue
     }

@@ -1,7 +1,7 @@
 // From a checked frame to a committed message: dedupe, device set, commit. What is not committed here is not acknowledged anywhere (I1).
 import { RelayError } from '../proto/errors.ts'
 import { type Uuid, uuidV7 } from '../proto/ids.ts'
-import { decide, unknownConversation } from './authorize.ts'
+import { decide, notMember, unknownConversation } from './authorize.ts'
 import { type Outcome, skippedBy } from './batch.ts'
 import type { Sql } from './database.ts'
 import type { Send, Sender } from './frames.ts'
@@ -102,11 +102,6 @@ export class Mailbox {
   }
 
   private async whyNotMember(sender: Sender, send: Send): Promise<RelayError> {
-    const membership = await this.deps.membershipOf(send.conversationId, sender.userId)
-    if (membership === 'former') return new RelayError('FORBIDDEN', 'you are no longer a member of the conversation')
-    if (membership === 'archived') return new RelayError('FORBIDDEN', 'the conversation is archived')
-    // An active member whose device is in no roster: the device was unlinked.
-    if (membership === 'active') return new RelayError('UNAUTHENTICATED', 'this device is no longer linked')
-    return unknownConversation()
+    return notMember(await this.deps.membershipOf(send.conversationId, sender.userId))
   }
 }

@@ -28,6 +28,10 @@ export async function makePartitions(sql: Sql, nowMs: number): Promise<void> {
       const [made] = await tx`select 1 from pg_class where relname = ${nameOf(day)}`
       if (made) return
       await tx.unsafe(`create table ${nameOf(day)} (like message_deliveries including defaults)`)
+      // Who has a message. [G-3] Not on the waiting partition, whose only index is its queue.
+      await tx.unsafe(
+        `create index ${nameOf(day)}_status on ${nameOf(day)} (message_id, user_id) where ciphertext_type <> 0`,
+      )
       await tx.unsafe(`alter table message_deliveries attach partition ${nameOf(day)} for values in ('${day}')`)
     })
   }

@@ -10,15 +10,17 @@ import type { Outgoing } from './frames.ts'
 import type { Queue } from './queue.ts'
 import { IN_WORK_MAX_BYTES, Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
+import type { Sessions } from './sessions.ts'
 import type { Door } from './socket.ts'
 import { Sync } from './sync.ts'
 
-export type ReceptionDeps = Omit<RelayDeps, 'admit'> & {
+export type ReceptionDeps = RelayDeps & {
   /** @throws RelayError UNAUTHENTICATED. */
   admit(token: string | null): Promise<{ caller: Caller; expiresAtMs: number }>
   hello: { realm: string; queueMessages: number; queueTtlMs: number }
   clock: () => number
   queue: Queue
+  sessions: Sessions
   directory: Directory
   maxConnections: number
 }
@@ -30,7 +32,7 @@ const EARLY_MAX_BYTES = 2 * FRAME_MAX_BYTES
 
 /** The door of devices: /v1/ws. */
 export function openSession(deps: ReceptionDeps): Door {
-  const { sessions, queue, directory, observe, clock } = deps
+  const { sessions, reach, features, queue, directory, observe, clock } = deps
   let entering = 0
 
   const sessionDeps: SessionDeps = {
@@ -58,6 +60,8 @@ export function openSession(deps: ReceptionDeps): Door {
       }),
     )
     if (!known) return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
+    if (session.state === 'closed') return
+    features.connected(session)
     if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })
   }
 
@@ -69,6 +73,7 @@ export function openSession(deps: ReceptionDeps): Door {
     const line = new Line(session, sync, deps)
     // Registered before its first read: nothing committed in between is missed.
     sessions.register(session)
+    reach.joined(session)
     observe.metrics.connections.inc()
     observe.events.connect({ userId, deviceId, address: connection.address })
     // Hello is the first frame on every connection: what comes before it is answered after it. [C-3]
@@ -109,6 +114,8 @@ export function openSession(deps: ReceptionDeps): Door {
         session.over()
         sync.wake()
         sessions.remove(session)
+        reach.left(session)
+        features.gone(session)
         observe.metrics.connections.dec()
         observe.events.disconnect({ userId, deviceId, code })
       },

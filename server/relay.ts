@@ -1,27 +1,27 @@
-// The straight line of a frame: decode → authorize → append → ack the sender → fan out. Everything it calls is one hop away.
+// The straight line of a frame: decode → authorize → append → ack the sender → fan out. Everything it calls is one hop away; what is
+// neither send, ack nor sync is a feature's (features/).
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES, FRAME_MAX_BYTES, PAGE_MAX_BYTES } from '../proto/limits.ts'
-import type { Caller } from '../proto/route.ts'
 import type { Acks } from './acks.ts'
 import { BadFrame, type ClientFrame, decodeClientFrame, encode, peekRequestId } from './codec.ts'
 import { CLOSE } from './connection.ts'
 import { toRelayError } from './errors.ts'
+import type { Features } from './features/feature.ts'
 import type { Send } from './frames.ts'
 import type { Mailbox } from './mailbox.ts'
 import type { Observe } from './observe.ts'
+import type { Reach } from './reach.ts'
 import type { Session } from './session.ts'
-import type { Sessions } from './sessions.ts'
 import type { Sync } from './sync.ts'
 
 export type RelayDeps = {
   mailbox: Mailbox
   acks: Acks
-  sessions: Sessions
+  reach: Reach
+  features: Features
   observe: Observe
   /** Bytes of sends being worked on; one for all connections. */
   load: { bytes: number }
-  /** Checks a token for Reauthenticate. @throws RelayError UNAUTHENTICATED. */
-  admit(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
   /** The relay is on its way down: what is in the pipeline commits, nothing new gets in. */
   draining(): boolean
 }
@@ -107,7 +107,7 @@ export class Line {
     this.bad(new BadFrame('INVALID_REQUEST', 'frames are binary', 0, false))
   }
 
-  private work(frame: ClientFrame): Promise<void> {
+  private async work(frame: ClientFrame): Promise<void> {
     switch (frame.kind) {
       case 'send':
         return this.send(frame.requestId, frame.send)
@@ -116,8 +116,8 @@ export class Line {
       case 'sync':
         this.deps.observe.events.subscribe({ ...this.session.caller, how: 'sync' })
         return this.sync.page(frame.requestId, frame.lastMessageId, frame.limit, this.acking)
-      case 'reauthenticate':
-        return this.reauthenticate(frame.requestId, frame.token)
+      default:
+        return this.deps.features.handle(this.session, frame)
     }
   }
 
@@ -125,7 +125,7 @@ export class Line {
     if (this.deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
     while (this.turn) await this.turn
     const { caller, connection } = this.session
-    const { mailbox, sessions, observe } = this.deps
+    const { mailbox, reach, observe } = this.deps
 
     const { submitted, outcome } = mailbox.append(caller, send)
     if (submitted) {
@@ -138,7 +138,7 @@ export class Line {
     const result = await outcome
 
     connection.send(encode.accepted(requestId, result))
-    sessions.fanOut(result.committed)
+    reach.committed(result.committed)
 
     observe.metrics[result.duplicate ? 'duplicate' : 'accepted'].inc()
     if (!result.duplicate) observe.metrics.skipped.inc(result.skipped.length)
@@ -156,25 +156,14 @@ export class Line {
     const { session, deps } = this
     const { deviceKey, userId, deviceId } = session.caller
     const { rows, unknown } = session.outstanding(messageIds)
-    const ended = Promise.all([
-      deps.acks.end(rows.map((row) => ({ deviceKey, ...row }))),
-      deps.acks.endByIds(deviceKey, unknown),
-    ])
+    const ended = Promise.all([deps.acks.end(rows), deps.acks.endByIds(deviceKey, unknown)])
     // Without its result, which would hold on to all results before it.
     this.acking = Promise.allSettled([this.acking, ended]).then(() => undefined)
-    await ended
+    const [, earlier] = await ended
     session.acked(messageIds)
     session.connection.send(encode.ackCommitted(requestId))
+    deps.features.acked(session, rows, earlier)
     deps.observe.events.ack({ userId, deviceId, count: messageIds.length })
-  }
-
-  /** [C-6] */
-  private async reauthenticate(requestId: number, token: string): Promise<void> {
-    const { caller, expiresAtMs } = await this.deps.admit(token)
-    if (caller.deviceKey !== this.session.caller.deviceKey)
-      throw new RelayError('UNAUTHENTICATED', 'the token is for another device')
-    this.session.expiresAtMs = expiresAtMs
-    this.session.connection.send(encode.reauthenticated(requestId, expiresAtMs))
   }
 
   private bad(error: unknown): void {

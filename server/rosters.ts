@@ -17,6 +17,8 @@ export type Roster = {
   /** The same devices by `userId.deviceId`. */
   byAddress: Map<string, RosterDevice>
   byKey: Map<number, RosterDevice>
+  /** When it was read, milliseconds of a clock that never steps back. */
+  readAtMs: number
 }
 
 /** Key of Roster.byAddress. */
@@ -33,7 +35,7 @@ type Row = {
   registration_ids: number[] | null
 }
 
-function fromRow(row: Row): Roster {
+function fromRow(row: Row, readAtMs: number): Roster {
   const devices = (row.device_keys ?? []).map((key, i) => ({
     deviceKey: Number(key),
     userId: row.user_ids![i]!,
@@ -48,6 +50,7 @@ function fromRow(row: Row): Roster {
     devices,
     byAddress: new Map(devices.map((each) => [addressOf(each.userId, each.deviceId), each])),
     byKey: new Map(devices.map((each) => [each.deviceKey, each])),
+    readAtMs,
   }
 }
 
@@ -75,6 +78,12 @@ export class Rosters {
   /** The cached roster, possibly stale; undefined when none is held. */
   cached(conversationId: Uuid): Roster | undefined {
     return this.cache.get(conversationId)
+  }
+
+  /** A roster read at most so long ago, for uses that nothing confirms under a lock; null when there is no such conversation. */
+  async recent(conversationId: Uuid, maxAgeMs: number): Promise<Roster | null> {
+    const held = this.cache.get(conversationId)
+    return held && performance.now() - held.readAtMs <= maxAgeMs ? held : this.load(conversationId)
   }
 
   /** Forgets a roster: its conversation, its members or their devices changed. */
@@ -108,10 +117,11 @@ export class Rosters {
   }
 
   private async read(batch: [Uuid, Waiting][]): Promise<void> {
+    const readAtMs = performance.now()
     try {
       const rows = await this.sql<Row[]>`
         select x.id, r.* from unnest(${batch.map(([id]) => id)}::uuid[]) x(id) cross join lateral roster(x.id) r`
-      const found = new Map(rows.map((row) => [row.id, fromRow(row)]))
+      const found = new Map(rows.map((row) => [row.id, fromRow(row, readAtMs)]))
       for (const [id, { settle }] of batch) {
         const roster = found.get(id) ?? null
         if (roster) this.hold(roster)

@@ -21,6 +21,15 @@ import type { Page, Queue, Start } from './queue.ts'
 /** starting → held or live; held or live → syncing → live; closed is the end. */
 export type SessionState = 'starting' | 'held' | 'syncing' | 'live' | 'closed'
 
+/** An envelope that left for the device. @property senderId the other user who sent it; null = its ack tells nobody anything. [G-3] */
+export type Sent = {
+  deviceKey: number
+  sequence: number
+  messageId: Uuid
+  senderId: Uuid | null
+  conversationId: Uuid | null
+}
+
 export type SessionDeps = {
   queue: Queue
   /** An envelope left for the device. */
@@ -36,6 +45,8 @@ const EARLY_MAX = 64
 const EARLY_MAX_BYTES = 4096
 /** With less room in the window than this the pump waits a little for more acks: a read for one row costs as much as for many. */
 const ROOM_WORTH_A_READ = 64
+/** With more than this unsent in the buffer signals are left out: they are the first to go. I12 */
+const SIGNALS_MAX_BYTES = BUFFERED_MAX_BYTES / 4
 /** Un-acked ids remembered; beyond it acks find their row by walking the queue. I10 */
 const UNACKED_MAX = 2048
 
@@ -53,7 +64,7 @@ export class Session {
   private sent = 0
   /** Highest sequence known to exist; Infinity = unknown, look. */
   private heard = 0
-  private readonly unacked = new Map<Uuid, number>()
+  private readonly unacked = new Map<Uuid, Sent>()
   private readonly early = new Map<number, Delivery>()
   private pumping = false
   private pumpTimer: NodeJS.Timeout | null = null
@@ -172,13 +183,13 @@ export class Session {
   }
 
   /** Sequences of those ids this connection has outstanding; the rest is returned as unknown. */
-  outstanding(messageIds: Uuid[]): { rows: { sequence: number; messageId: Uuid }[]; unknown: Uuid[] } {
-    const rows: { sequence: number; messageId: Uuid }[] = []
+  outstanding(messageIds: Uuid[]): { rows: Sent[]; unknown: Uuid[] } {
+    const rows: Sent[] = []
     const unknown: Uuid[] = []
     for (const id of messageIds) {
-      const sequence = this.unacked.get(id)
-      if (sequence === undefined) unknown.push(id)
-      else rows.push({ sequence, messageId: id })
+      const sent = this.unacked.get(id)
+      if (sent === undefined) unknown.push(id)
+      else rows.push(sent)
     }
     return { rows, unknown }
   }
@@ -192,7 +203,16 @@ export class Session {
 
   /** Sequence of an envelope sent on this connection and not acked, or undefined. */
   sequenceOf(messageId: Uuid): number | undefined {
-    return this.unacked.get(messageId)
+    return this.unacked.get(messageId)?.sequence
+  }
+
+  /**
+   * Sends a frame that nobody misses when it is left out: typing, presence, status. I12
+   * @returns false when it was: before Hello, after the end, and while much lies unsent.
+   */
+  signal(frame: Outgoing): boolean {
+    if (this.state === 'starting' || this.connection.bufferedBytes() > SIGNALS_MAX_BYTES) return false
+    return this.state !== 'closed' && this.connection.send(frame)
   }
 
   /** Ends the session; nothing is sent after the close frame. */
@@ -250,7 +270,17 @@ export class Session {
   }
 
   private remember(delivery: Delivery): void {
-    this.unacked.set(delivery.messageId, delivery.sequence)
+    const { messageId, sequence, sender, ciphertextType, conversationId } = delivery
+    const { deviceKey, userId } = this.caller
+    // Not what the relay made, what was withheld, or what one's own other device sent.
+    const counts = sender !== null && ciphertextType !== 0 && sender.userId !== userId
+    this.unacked.set(messageId, {
+      deviceKey,
+      sequence,
+      messageId,
+      senderId: counts ? sender.userId : null,
+      conversationId,
+    })
     if (this.unacked.size <= UNACKED_MAX) return
     for (const oldest of this.unacked.keys()) {
       this.unacked.delete(oldest)

@@ -26,6 +26,8 @@ export type SessionsDeps = { queue: Queue; clock: () => number; report(error: un
 export class Sessions {
   private readonly deps: SessionsDeps
   private readonly byDevice = new Map<number, Session>()
+  /** Of each user the sessions that are not over; a displaced one is there until its socket is gone. */
+  private readonly byUser = new Map<Uuid, Set<Session>>()
   private readonly warned = new WeakSet<Session>()
   private readonly pinged = new WeakMap<Session, number>()
   private round: Session[] = []
@@ -46,22 +48,41 @@ export class Sessions {
     return this.byDevice.get(deviceKey)
   }
 
+  /** The sessions of a user's devices on this node. */
+  ofUser(userId: Uuid): Iterable<Session> {
+    return this.byUser.get(userId) ?? []
+  }
+
   /** Makes this session the device's consumer; an older one is closed with 4409 and delivers nothing more. [C-5] */
   register(session: Session): void {
-    const { deviceKey } = session.caller
+    const { deviceKey, userId } = session.caller
     const older = this.byDevice.get(deviceKey)
     this.byDevice.set(deviceKey, session)
+    const siblings = this.byUser.get(userId)
+    if (siblings) siblings.add(session)
+    else this.byUser.set(userId, new Set([session]))
     older?.displaced()
   }
 
   /** Forgets a session that is over; a newer one of the same device stays. */
   remove(session: Session): void {
-    if (this.byDevice.get(session.caller.deviceKey) === session) this.byDevice.delete(session.caller.deviceKey)
+    const { deviceKey, userId } = session.caller
+    if (this.byDevice.get(deviceKey) === session) this.byDevice.delete(deviceKey)
+    const siblings = this.byUser.get(userId)
+    siblings?.delete(session)
+    if (siblings?.size === 0) this.byUser.delete(userId)
   }
 
-  /** Offers committed rows to the devices connected here; best effort, their queues hold them. */
-  fanOut(rows: Committed[]): void {
-    for (const { deviceKey, delivery } of rows) this.byDevice.get(deviceKey)?.offer(delivery)
+  /**
+   * Offers committed rows to the devices connected here; best effort, their queues hold them.
+   * @param elsewhere gets the rows of devices that are not.
+   */
+  fanOut(rows: Committed[], elsewhere?: (row: Committed) => void): void {
+    for (const row of rows) {
+      const session = this.byDevice.get(row.deviceKey)
+      if (session) session.offer(row.delivery)
+      else elsewhere?.(row)
+    }
   }
 
   /** These devices may have rows nobody will announce. */

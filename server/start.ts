@@ -4,7 +4,9 @@ import { keyRoutes } from '../keys/http.ts'
 import { RelayError } from '../proto/errors.ts'
 import { openAccounts } from './accounts.ts'
 import { Acks } from './acks.ts'
-import { encode } from './codec.ts'
+import type { OpenBus } from './bus/bus.ts'
+import { openLocalHub } from './bus/local.ts'
+import { openLocalPresence, type PresenceStore } from './bus/presence.ts'
 import type { Config } from './config.ts'
 import { Conversations } from './conversations.ts'
 import { openDatabase } from './database.ts'
@@ -14,6 +16,7 @@ import { accountRoutes } from './http/accounts.ts'
 import { conversationRoutes } from './http/conversations.ts'
 import { deviceRoutes } from './http/devices.ts'
 import { operationRoutes } from './http/operations.ts'
+import { settingsRoutes } from './http/settings.ts'
 import { tokenRoutes } from './http/tokens.ts'
 import { usernameRoutes } from './http/usernames.ts'
 import { openIdentity } from './identity.ts'
@@ -22,11 +25,16 @@ import { migrate } from './migrate.ts'
 import type { Observe } from './observe.ts'
 import { openOrigins } from './origins.ts'
 import { Queue } from './queue.ts'
+import { Reach } from './reach.ts'
 import { openSession } from './reception.ts'
+import { IN_WORK_MAX_BYTES } from './relay.ts'
 import { Rosters } from './rosters.ts'
 import { Sessions } from './sessions.ts'
+import { openSettings } from './settings.ts'
+import { openSignals } from './signals.ts'
 import { listen } from './socket.ts'
 import { keepSweeping } from './sweep.ts'
+import { systemTime, type Time } from './time.ts'
 import { openTokens } from './tokens.ts'
 import { openUsernames } from './usernames.ts'
 import { notFound, Requests, serveRoutes } from './web.ts'
@@ -42,8 +50,13 @@ export type Relay = {
   close(): Promise<void>
 }
 
+/** What nodes have in common; without it there is one. */
+export type Nodes = { bus: OpenBus; presence(): PresenceStore }
+
 /** How long requests under way are waited for, milliseconds: some client never finishes its body. */
 const REQUESTS_MAX_MS = 5_000
+/** With more than this of sends under way signals wait for better times. I12 */
+const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
 /** Time for goodbyes to leave, milliseconds. */
 const GOODBYE_MS = 100
 
@@ -53,9 +66,11 @@ const GOODBYE_MS = 100
  */
 export async function startRelay(
   config: Config,
-  options: { databaseUrl: string; observe: Observe; clock?: Clock },
+  options: { databaseUrl: string; observe: Observe; clock?: Clock; time?: Time; nodes?: Nodes },
 ): Promise<Relay> {
-  const { observe, clock = Date.now } = options
+  const { observe } = options
+  const time = options.time ?? systemTime(options.clock)
+  const clock = (): number => time.now()
   const report = (error: unknown): void => observe.log.error({ err: error }, 'unexpected')
   const database = openDatabase(options.databaseUrl)
   const { sql, writer: writerSql, reader } = database
@@ -71,7 +86,14 @@ export async function startRelay(
     const acks = new Acks(database.acker, (rows) => observe.metrics.acks.inc(rows))
     const rosters = new Rosters(sql)
     const sessions = new Sessions({ queue, clock, report })
-    const onUnknown = (deviceKeys: number[]): void => sessions.lookAgain(deviceKeys)
+    const nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
+    const bus = nodes.bus((hint) => {
+      if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
+      reach.receive(hint)
+      features.hear(hint)
+    })
+    const reach = new Reach(sessions, bus)
+    const onUnknown = (deviceKeys: number[]): void => reach.lookAgain(deviceKeys)
     const writer = new Writer(
       { sql: writerSql, rosters, clock, quota: config.queue.maxMessages, onUnknown, report },
       {
@@ -82,15 +104,22 @@ export async function startRelay(
         depth: (messages) => observe.metrics.writerQueue.set(messages),
       },
     )
-    const events = { enqueue: enqueueEvent, fanOut: sessions.fanOut.bind(sessions) }
+    const events = { enqueue: enqueueEvent, fanOut: reach.committed.bind(reach) }
 
     // People and keys.
-    const conversations = new Conversations({ sql, fanOut: events.fanOut, onChanged: (id) => rosters.drop(id) })
+    const conversations = new Conversations({
+      sql,
+      fanOut: events.fanOut,
+      onChanged(conversationId, shared) {
+        rosters.drop(conversationId)
+        bus.publish({ kind: 'conversation', conversationId, ...shared })
+      },
+    })
     const directory = openDirectory({
       sql,
       clock,
       sharesConversation: (caller, users) => conversations.sharesConversation(caller, users),
-      onStockLow: (deviceKey, counts) => sessions.get(deviceKey)?.connection.send(encode.keysLow(counts)),
+      onStockLow: (deviceKey, counts) => reach.keysLow(deviceKey, counts),
       onBundle: (sorts) => observe.metrics.bundles.inc(sorts),
     })
     const accounts = openAccounts({ sql, realm: config.realm, directory, tokens, registration: config.registration })
@@ -101,7 +130,7 @@ export async function startRelay(
       tokens,
       identity,
       events,
-      onUnlinked: (deviceKey) => sessions.unlinked(deviceKey),
+      onUnlinked: (deviceKey) => reach.unlinked(deviceKey),
     })
     const mailbox = new Mailbox({
       sql,
@@ -111,8 +140,11 @@ export async function startRelay(
       membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
     })
 
+    const settings = openSettings({ sql, onChanged: (userId) => bus.publish({ kind: 'settings', userId }) })
+
     // The doors.
     let draining = false
+    const load = { bytes: 0 }
     const requests = new Requests()
     const declared = [
       ...accountRoutes({ accounts }),
@@ -121,6 +153,7 @@ export async function startRelay(
       ...usernameRoutes({ usernames: openUsernames({ sql }) }),
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
+      ...settingsRoutes({ settings }),
     ]
     const { metricsToken } = config
     const operations = operationRoutes({ sql, observe, routes: declared, draining: () => draining, metricsToken })
@@ -131,6 +164,10 @@ export async function startRelay(
       const claims = await tokens.verify(token, clock())
       return { caller: await identity.caller(claims, clock()), expiresAtMs: claims.expiresAtMs }
     }
+    const features = openSignals({
+      ...{ database, bus, store: nodes.presence(), sessions, rosters, settings, conversations, time, admit, report },
+      pressed: () => load.bytes > PRESSED_BYTES,
+    })
     const hello = {
       realm: config.realm,
       queueMessages: config.queue.maxMessages,
@@ -157,11 +194,13 @@ export async function startRelay(
           clock,
           queue,
           sessions,
+          reach,
+          features,
           directory,
           mailbox,
           acks,
           observe,
-          load: { bytes: 0 },
+          load,
           maxConnections: config.maxConnections,
           draining: () => draining,
         }),
@@ -182,10 +221,12 @@ export async function startRelay(
         await new Promise((resolve) => setImmediate(resolve))
         sessions.goAway()
         watching.stop()
+        features.stop()
         await new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))
         listener.close()
         await writer.drained()
         await sweeping.stop()
+        await bus.close()
         await database.close()
       },
     }

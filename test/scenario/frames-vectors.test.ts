@@ -22,8 +22,13 @@ afterAll(async () => {
 })
 
 /** What a frame is answered with; the connection is asked for a sign of life behind it. */
-async function answerTo({ frame }: FrameVector): Promise<FrameVector['answer']> {
+async function answerTo({ frame, answer: expected }: FrameVector): Promise<FrameVector['answer']> {
   socket.ws.send(frame)
+  if (expected.kind === 'none') {
+    await socket.fence()
+    expect(socket.frames.splice(0).filter((each) => !each.queueEmpty)).toEqual([])
+    return expected
+  }
   do await socket.fence()
   while (!socket.frames.some((each) => !each.queueEmpty))
   const [answer, ...more] = socket.frames.splice(0).filter((each) => !each.queueEmpty)

@@ -103,7 +103,7 @@ describe('malformed frames [C-7.1]', () => {
     ['an empty frame', Buffer.alloc(0)],
     ['a frame without a body', Buffer.from([0x08, 0x07])],
     ['an unknown body', Buffer.from([0x08, 0x07, 0x7a, 0x00])],
-    ['a reserved body', Buffer.from([0x08, 0x07, 0x2a, 0x00])],
+    ['a body only the relay sends', Buffer.from([0x08, 0x07, 0x52, 0x00])],
   ])('%s counts', async (_what, frame) => {
     for (let i = 0; i < 5; i++) socket.ws.send(frame)
     expect(await socket.end()).toBe(4400)

@@ -8,6 +8,7 @@ type World = {
   conversation_id: string
   user_id: string
   devices: { device_id: number; registration_id: number }[]
+  message_id: string
 }
 export type FrameVector = {
   file: string
@@ -35,8 +36,9 @@ export const frameVectors = (folder: 'valid' | 'invalid'): FrameVector[] =>
       return { ...vector, file, frame: Buffer.from(hex, 'hex') }
     })
 
-/** The user, the devices and the conversation of the vectors, with this client as its other member. */
-export async function makeWorld(sql: Sql, sender: Client, { conversation_id, user_id, devices }: World): Promise<void> {
+/** The user, the devices, the conversation and the message of the vectors, with this client as its other member. */
+export async function makeWorld(sql: Sql, sender: Client, world: World): Promise<void> {
+  const { conversation_id, user_id, devices, message_id } = world
   await sql`insert into accounts (user_id) values (${user_id})`
   await sql`insert into keys.identities (user_id, identity_key) values (${user_id}, ${randomBytes(33)})`
   for (const { device_id, registration_id } of devices) {
@@ -51,4 +53,6 @@ export async function makeWorld(sql: Sql, sender: Client, { conversation_id, use
   await sql`insert into conversations (conversation_id, kind) values (${conversation_id}, 'group')`
   await sql`insert into conversation_members (conversation_id, user_id)
     values (${conversation_id}, ${user_id}), (${conversation_id}, ${sender.userId})`
+  await sql`insert into messages (message_id, conversation_id, sender_type, sender_user_id, sent_at)
+    values (${message_id}, ${conversation_id}, 1, ${user_id}, now())`
 }

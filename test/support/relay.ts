@@ -1,7 +1,8 @@
 // A whole relay in this process, on a database and a port of its own.
 import { type Config, readConfig } from '../../server/config.ts'
 import { openObserve } from '../../server/observe.ts'
-import { type Clock, startRelay } from '../../server/start.ts'
+import { type Clock, type Nodes, startRelay } from '../../server/start.ts'
+import type { Time } from '../../server/time.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
 
 export type TestRelay = {
@@ -19,17 +20,21 @@ export type TestRelay = {
   close(): Promise<void>
 }
 
-/** @param options.config changes to what an empty environment gives. @param options.db for a second node or a restart. */
+/**
+ * @param options.config changes to what an empty environment gives. @param options.db for a second node or a restart.
+ * @param options.time clock and timers of what is gathered. @param options.nodes what several nodes have in common.
+ */
 export async function testRelay(
-  options: { config?: Partial<Config>; db?: TestDatabase; clock?: Clock } = {},
+  options: { config?: Partial<Config>; db?: TestDatabase; clock?: Clock; time?: Time; nodes?: Nodes } = {},
 ): Promise<TestRelay> {
   const db = options.db ?? (await testDatabase())
   const config: Config = { ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }), ...options.config }
   const logged: string[] = []
   const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
   try {
-    const clock = options.clock ? { clock: options.clock } : {}
-    const relay = await startRelay(config, { databaseUrl: db.url, observe, ...clock })
+    const { clock, time, nodes } = options
+    const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }) }
+    const relay = await startRelay(config, { databaseUrl: db.url, observe, ...more })
     return {
       url: relay.url,
       socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,

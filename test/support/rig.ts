@@ -1,10 +1,13 @@
 // The socket half of a relay without sends, fan-out and re-poll: the test is the one who announces rows to its sessions.
 import { openDirectory } from '../../keys/directory.ts'
 import { Acks } from '../../server/acks.ts'
+import { openLocalHub } from '../../server/bus/local.ts'
 import type { Sql } from '../../server/database.ts'
+import { openFeatures } from '../../server/features/feature.ts'
 import type { Delivery } from '../../server/frames.ts'
 import { openObserve } from '../../server/observe.ts'
 import { Queue } from '../../server/queue.ts'
+import { Reach } from '../../server/reach.ts'
 import { openSession } from '../../server/reception.ts'
 import type { Session } from '../../server/session.ts'
 import { Sessions } from '../../server/sessions.ts'
@@ -70,6 +73,11 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
         clock: Date.now,
         queue: pausing,
         sessions,
+        reach: new Reach(
+          sessions,
+          openLocalHub(report)(() => {}),
+        ),
+        features: openFeatures([], Date.now),
         directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
         // No test of the rig sends.
         mailbox: null as never,

@@ -1,0 +1,68 @@
+// What nodes tell each other. A hint says where to look, never what is true: the database and the presence store have the word, so
+// a hint that is lost, late, doubled or out of order costs time at most (I11).
+import type { Counts } from '../../keys/prekeys.ts'
+import type { Uuid } from '../../proto/ids.ts'
+import type { Delivery, Outgoing } from '../frames.ts'
+
+/** Plain values and bytes: a hint crosses process borders. */
+export type Hint =
+  /** A row of this device's queue was committed. delivery is null when it is too large to carry along: its node reads it. I4 */
+  | { kind: 'committed'; deviceKey: number; sequence: number; delivery: Delivery | null }
+  /** The device may have rows nobody will announce. */
+  | { kind: 'lookAgain'; deviceKey: number }
+  /** The device is gone: whoever is connected as it is cut off. [C-6.3] */
+  | { kind: 'unlinked'; deviceKey: number }
+  /** One-time prekeys run low. [K-6] */
+  | { kind: 'keysLow'; deviceKey: number; counts: Counts }
+  /** A frame for whatever devices of these users are connected: typing. The first thing to drop (I12). */
+  | { kind: 'signal'; userIds: Uuid[]; frame: Outgoing }
+  /** Another user's device acked messages this user sent; countable = each of them had its ciphertext. [G-3] */
+  | { kind: 'acked'; userId: Uuid; messages: { messageId: Uuid; conversationId: Uuid }[]; countable: boolean }
+  /** Somebody read on in a conversation of these users: later than `after` (null = from its beginning), up to `upTo`. [G-4] */
+  | { kind: 'read'; userIds: Uuid[]; conversationId: Uuid; after: Uuid | null; upTo: Uuid }
+  /** This user read on, on this device. [G-4.2] */
+  | { kind: 'ownRead'; userId: Uuid; deviceKey: number; conversationId: Uuid; messageId: Uuid }
+  /** This user changed what he shows. [H-10] */
+  | { kind: 'settings'; userId: Uuid }
+  /** This user may have come or gone: the presence store knows. [G-2] */
+  | { kind: 'presence'; userId: Uuid }
+  /** A conversation changed; `moved` are the users it began or ceased to be shared with, `members` who is or was in it. */
+  | { kind: 'conversation'; conversationId: Uuid; moved: Uuid[]; members: Uuid[] }
+
+/** What a node can listen to; every node hears of conversations. */
+export type Channel = `device:${number}` | `user:${Uuid}` | `presence:${Uuid}`
+
+/** One node's end of the bus. No method throws or waits. */
+export type Bus = {
+  /** Hints for this channel come here from now on, as far as they come at all. Joining twice is joining once. */
+  join(channel: Channel): void
+  leave(channel: Channel): void
+  /** To every node that joined a channel of the hint, each once, this one included. Never before publish has returned. */
+  publish(hint: Hint): void
+  close(): Promise<void>
+}
+
+/** Makes one node's end. `receive` gets its hints; one that throws is no reason to lose the next. */
+export type OpenBus = (receive: (hint: Hint) => void) => Bus
+
+/** Where a hint goes; null = to every node. */
+export function channelsOf(hint: Hint): Channel[] | null {
+  switch (hint.kind) {
+    case 'committed':
+    case 'lookAgain':
+    case 'unlinked':
+    case 'keysLow':
+      return [`device:${hint.deviceKey}`]
+    case 'signal':
+    case 'read':
+      return hint.userIds.map((each): Channel => `user:${each}`)
+    case 'acked':
+    case 'ownRead':
+    case 'settings':
+      return [`user:${hint.userId}`]
+    case 'presence':
+      return [`presence:${hint.userId}`]
+    case 'conversation':
+      return null
+  }
+}

@@ -1,0 +1,87 @@
+// What a request of a connected device can be, besides sends, acks and syncs: one shape for all, so that whoever takes frames in need
+// not know them. A feature is one file of this folder.
+import { openBuckets, type Rate } from '../../keys/budget.ts'
+import { RelayError } from '../../proto/errors.ts'
+import type { Uuid } from '../../proto/ids.ts'
+import type { Hint } from '../bus/bus.ts'
+import type { ClientFrame } from '../codec.ts'
+import type { Sent, Session } from '../session.ts'
+
+type Kind = ClientFrame['kind']
+
+/** All that the rest of the relay knows of a feature. */
+export type Feature<K extends Kind> = {
+  kind: K
+  /** Requests of one device; beyond it RATE_LIMITED. Absent: the feature limits by itself. */
+  rate?: Rate
+  /** Does it and answers on the session's connection, exactly once where the protocol has an answer. [C-2.3] @throws to refuse. */
+  handle(session: Session, frame: Extract<ClientFrame, { kind: K }>): void | Promise<void>
+  /** A session has got its Hello. */
+  connected?(session: Session): void
+  /** A session is over, and forgotten by `sessions`. Also told of sessions that never connected. */
+  gone?(session: Session): void
+  /** Acks of this session are committed. @param earlier deliveries it ended of which it did not know the sender. */
+  acked?(session: Session, envelopes: Sent[], earlier: Uuid[]): void
+  /** A hint came to this node. */
+  hear?(hint: Hint): void
+  /** The relay ends: no timers from here on. */
+  stop?(): void
+}
+
+/** One of whatever kind. */
+export type AnyFeature = { [K in Kind]: Feature<K> }[Kind]
+
+/** All features of a node, as one. */
+export type Features = Required<Pick<AnyFeature, 'connected' | 'gone' | 'acked' | 'hear' | 'stop'>> & {
+  /** @throws what the feature refuses with; RATE_LIMITED; INVALID_REQUEST for a frame no feature takes. */
+  handle(session: Session, frame: ClientFrame): void | Promise<void>
+}
+
+/** Devices remembered per limited feature; past it the one idle longest starts afresh. I10 */
+const MAX_DEVICES = 100_000
+
+/** @param clock Unix milliseconds. */
+export function openFeatures(features: AnyFeature[], clock: () => number): Features {
+  const byKind = new Map(
+    features.map((each) => [each.kind, { each, buckets: each.rate && openBuckets<number>(each.rate, MAX_DEVICES) }]),
+  )
+  const told = <H extends 'connected' | 'gone' | 'acked' | 'hear' | 'stop'>(hook: H) =>
+    features.flatMap((each) => each[hook]?.bind(each) ?? []) as NonNullable<AnyFeature[H]>[]
+  const [connected, gone, acked, hear, stop] = [
+    told('connected'),
+    told('gone'),
+    told('acked'),
+    told('hear'),
+    told('stop'),
+  ]
+  return {
+    handle(session, frame) {
+      const found = byKind.get(frame.kind)
+      if (!found) throw new RelayError('INVALID_REQUEST', 'the frame has no body this relay knows')
+      const { each, buckets } = found
+      if (buckets) {
+        const { deviceKey } = session.caller
+        const retryAfterMs = buckets.waitMs(deviceKey, 1, clock())
+        if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many requests of this kind', { retryAfterMs })
+        buckets.take(deviceKey, 1, clock())
+      }
+      // Found under the frame's own kind.
+      return each.handle(session, frame as never)
+    },
+    connected: (session) => {
+      for (const tell of connected) tell(session)
+    },
+    gone: (session) => {
+      for (const tell of gone) tell(session)
+    },
+    acked: (session, envelopes, earlier) => {
+      for (const tell of acked) tell(session, envelopes, earlier)
+    },
+    hear: (hint) => {
+      for (const tell of hear) tell(hint)
+    },
+    stop: () => {
+      for (const tell of stop) tell()
+    },
+  }
+}

@@ -1,0 +1,134 @@
+// What senders connected here were told of their messages, and what there is to tell or to count. No input, no output, no time. [G-3]
+import type { Uuid } from '../../proto/ids.ts'
+import type { MessageStatus } from '../signal-codec.ts'
+
+/** tell: the numbers moved. count: the database knows by how much. */
+type Due = 'nothing' | 'tell' | 'count'
+type Entry = MessageStatus & { due: Due }
+type Sender = { entries: Map<Uuid, Entry>; isDue: boolean }
+
+/** Messages remembered per sender and in all; past it the oldest is forgotten, since a StatusRequest tells as well. I10 */
+const SENDER_MAX = 512
+const BOARD_MAX = 200_000
+
+export class StatusBoard {
+  private readonly senders = new Map<Uuid, Sender>()
+  private size = 0
+
+  /**
+   * Others have this message of the sender now.
+   * @param delivered to how many, where that follows from the conversation (1 in a direct one); null = it has to be counted.
+   * @returns whether there is something to tell or count that was not before.
+   */
+  delivered(userId: Uuid, messageId: Uuid, conversationId: Uuid, delivered: number | null): boolean {
+    const sender = this.sender(userId)
+    const entry = sender.entries.get(messageId) ?? this.enter(sender, messageId, conversationId)
+    if (delivered === null) entry.due = 'count'
+    else if (delivered <= entry.delivered) return false
+    else {
+      entry.delivered = delivered
+      if (entry.due === 'nothing') entry.due = 'tell'
+    }
+    return this.mark(sender)
+  }
+
+  /** Somebody read on in a conversation, from after one message up to another: what is known there has to be counted. */
+  read(userId: Uuid, conversationId: Uuid, after: Uuid | null, upTo: Uuid): boolean {
+    const sender = this.senders.get(userId)
+    let found = false
+    for (const entry of sender?.entries.values() ?? []) {
+      const { conversationId: its, messageId } = entry
+      if (its !== conversationId || messageId > upTo || (after !== null && messageId <= after)) continue
+      entry.due = 'count'
+      found = true
+    }
+    return found && this.mark(sender!)
+  }
+
+  /** What the sender was told when he asked: from here on he learns of what moves. */
+  asked(userId: Uuid, statuses: readonly MessageStatus[]): void {
+    const sender = this.sender(userId)
+    for (const { messageId, conversationId, delivered, read } of statuses) {
+      const entry = sender.entries.get(messageId) ?? this.enter(sender, messageId, conversationId)
+      entry.delivered = Math.max(entry.delivered, delivered)
+      entry.read = Math.max(entry.read, read)
+    }
+  }
+
+  /** What there is to do for this sender; none of it is due any more. */
+  take(userId: Uuid): { tell: MessageStatus[]; count: Uuid[] } {
+    const tell: MessageStatus[] = []
+    const count: Uuid[] = []
+    const sender = this.senders.get(userId)
+    if (!sender) return { tell, count }
+    sender.isDue = false
+    for (const entry of sender.entries.values()) {
+      if (entry.due === 'tell') tell.push(entry)
+      else if (entry.due === 'count') count.push(entry.messageId)
+      entry.due = 'nothing'
+    }
+    return { tell, count }
+  }
+
+  /** What the database counted. @returns what of it is news to the sender; numbers only grow. [G-3.3] */
+  counted(userId: Uuid, statuses: readonly MessageStatus[]): MessageStatus[] {
+    const sender = this.senders.get(userId)
+    if (!sender) return []
+    return statuses.filter(({ messageId, delivered, read }) => {
+      const entry = sender.entries.get(messageId)
+      if (!entry || (delivered <= entry.delivered && read <= entry.read)) return false
+      entry.delivered = Math.max(entry.delivered, delivered)
+      entry.read = Math.max(entry.read, read)
+      return true
+    })
+  }
+
+  /** Nobody of this user is connected here any more. */
+  forget(userId: Uuid): void {
+    this.size -= this.senders.get(userId)?.entries.size ?? 0
+    this.senders.delete(userId)
+  }
+
+  /** Messages remembered. */
+  get messages(): number {
+    return this.size
+  }
+
+  private sender(userId: Uuid): Sender {
+    let sender = this.senders.get(userId)
+    if (!sender) {
+      sender = { entries: new Map(), isDue: false }
+      this.senders.set(userId, sender)
+    }
+    return sender
+  }
+
+  private enter(sender: Sender, messageId: Uuid, conversationId: Uuid): Entry {
+    const entry: Entry = { messageId, conversationId, delivered: 0, read: 0, due: 'nothing' }
+    sender.entries.set(messageId, entry)
+    this.size++
+    if (sender.entries.size > SENDER_MAX) this.forgetOldest(sender)
+    if (this.size > BOARD_MAX) this.forgetOldest(this.fullest())
+    return entry
+  }
+
+  private mark(sender: Sender): boolean {
+    const news = !sender.isDue
+    sender.isDue = true
+    return news
+  }
+
+  private forgetOldest(sender: Sender): void {
+    for (const oldest of sender.entries.keys()) {
+      sender.entries.delete(oldest)
+      this.size--
+      return
+    }
+  }
+
+  /** Somebody who has messages here: whoever was entered first. */
+  private fullest(): Sender {
+    for (const sender of this.senders.values()) if (sender.entries.size > 0) return sender
+    throw new RangeError('the board is empty')
+  }
+}

@@ -1,0 +1,149 @@
+// Message status: answered from the database, and told by itself as acks and read marks come in. [G-3]
+//
+// Told by itself means gathered: the senders take turns, everyone once a second. In a direct conversation an ack says all there is
+// to know; otherwise the database counts, one statement at a time for all senders. What is left out because there is too much of
+// it costs nothing but the surprise: a StatusRequest tells the same numbers.
+import type { Uuid } from '../../proto/ids.ts'
+import { STATUS_MAX_IDS } from '../../proto/limits.ts'
+import type { Bus } from '../bus/bus.ts'
+import type { Rosters } from '../rosters.ts'
+import type { Sent } from '../session.ts'
+import type { Sessions } from '../sessions.ts'
+import { encodeSignal, type MessageStatus } from '../signal-codec.ts'
+import type { Own, Statuses } from '../statuses.ts'
+import type { Time } from '../time.ts'
+import type { Feature } from './feature.ts'
+import { StatusBoard } from './status-board.ts'
+
+export type StatusDeps = {
+  statuses: Pick<Statuses, 'count' | 'senders'>
+  rosters: Pick<Rosters, 'cached'>
+  bus: Pick<Bus, 'publish'>
+  sessions: Pick<Sessions, 'ofUser'>
+  time: Time
+  /** An error nobody expected. */
+  report(error: unknown): void
+}
+
+/** Everyone's turn comes once in so many slices of so many milliseconds: a second in all. [G-3.1] */
+const SLICES = 10
+const SLICE_MS = 100
+/** Messages in one frame. */
+const FRAME_MAX = 250
+/** Messages of one statement, and those that may wait for one; beyond it they are left out. I10 */
+const COUNT_MAX = 500
+const WAITING_MAX = 20_000
+
+/** The feature of StatusRequest and of StatusUpdate. */
+export function status(deps: StatusDeps): Feature<'status'> {
+  const board = new StatusBoard()
+  const turns = Array.from({ length: SLICES }, () => new Set<Uuid>())
+  let turn = 0
+  let cancel: (() => void) | null = null
+  let counting = false
+  let waiting: Own[] = []
+
+  const connected = (userId: Uuid): boolean => !deps.sessions.ofUser(userId)[Symbol.iterator]().next().done
+
+  function due(userId: Uuid): void {
+    turns[Number.parseInt(userId.slice(-4), 16) % SLICES]!.add(userId)
+    cancel ??= deps.time.after(SLICE_MS, slice)
+  }
+
+  function slice(): void {
+    const users = turns[turn]!
+    turn = (turn + 1) % SLICES
+    for (const userId of users) {
+      const { tell, count } = board.take(userId)
+      send(userId, tell)
+      if (waiting.length + count.length <= WAITING_MAX)
+        for (const messageId of count) waiting.push({ userId, messageId })
+    }
+    users.clear()
+    void countWaiting()
+    cancel = turns.some((each) => each.size > 0) ? deps.time.after(SLICE_MS, slice) : null
+  }
+
+  async function countWaiting(): Promise<void> {
+    if (counting) return
+    counting = true
+    try {
+      while (waiting.length > 0) {
+        const asked = waiting.splice(0, COUNT_MAX)
+        const found = new Map((await deps.statuses.count(asked)).map((each) => [each.messageId, each]))
+        const bySender = new Map<Uuid, MessageStatus[]>()
+        for (const { userId, messageId } of asked) {
+          const counted = found.get(messageId)
+          if (counted) bySender.set(userId, [...(bySender.get(userId) ?? []), counted])
+        }
+        for (const [userId, statuses] of bySender) send(userId, board.counted(userId, statuses))
+      }
+    } catch (error) {
+      waiting = []
+      deps.report(error)
+    } finally {
+      counting = false
+    }
+  }
+
+  function send(userId: Uuid, statuses: MessageStatus[]): void {
+    for (let at = 0; at < statuses.length; at += FRAME_MAX) {
+      const frame = encodeSignal.statusUpdate(0, statuses.slice(at, at + FRAME_MAX))
+      for (const session of deps.sessions.ofUser(userId)) session.signal(frame)
+    }
+  }
+
+  /** Tells the senders of these, wherever they are connected. */
+  function publish(messages: { senderId: Uuid; messageId: Uuid; conversationId: Uuid }[], countable: boolean): void {
+    const bySender = new Map<Uuid, { messageId: Uuid; conversationId: Uuid }[]>()
+    for (const { senderId, messageId, conversationId } of messages) {
+      const its = bySender.get(senderId)
+      if (its) its.push({ messageId, conversationId })
+      else bySender.set(senderId, [{ messageId, conversationId }])
+    }
+    for (const [userId, its] of bySender) deps.bus.publish({ kind: 'acked', userId, messages: its, countable })
+  }
+
+  return {
+    kind: 'status',
+    rate: { burst: 30, everyMs: 1_000 },
+
+    async handle({ caller, connection }, { requestId, messageIds }) {
+      const asked = [...new Set(messageIds)].slice(0, STATUS_MAX_IDS)
+      const statuses = await deps.statuses.count(asked.map((messageId) => ({ messageId, userId: caller.userId })))
+      if (connected(caller.userId)) board.asked(caller.userId, statuses)
+      connection.send(encodeSignal.statusUpdate(requestId, statuses))
+    },
+
+    acked(_session, envelopes, earlier) {
+      publish(envelopes.filter(hasSender), true)
+      if (earlier.length === 0) return
+      deps.statuses
+        .senders(earlier)
+        .then((messages) => publish(messages, false))
+        .catch(deps.report)
+    },
+
+    hear(hint) {
+      if (hint.kind === 'acked') {
+        if (!connected(hint.userId)) return
+        for (const { messageId, conversationId } of hint.messages) {
+          const direct = hint.countable && deps.rosters.cached(conversationId)?.kind === 'direct'
+          if (board.delivered(hint.userId, messageId, conversationId, direct ? 1 : null)) due(hint.userId)
+        }
+      } else if (hint.kind === 'read') {
+        for (const userId of hint.userIds)
+          if (board.read(userId, hint.conversationId, hint.after, hint.upTo)) due(userId)
+      }
+    },
+
+    gone({ caller }) {
+      if (!connected(caller.userId)) board.forget(caller.userId)
+    },
+
+    stop: () => cancel?.(),
+  }
+}
+
+const hasSender = (sent: Sent): sent is Sent & { senderId: Uuid; conversationId: Uuid } =>
+  sent.senderId !== null && sent.conversationId !== null

@@ -1,0 +1,70 @@
+// Typing: passed on to who is connected, and gone. Never stored, never echoed, dropped first. I12 [G-1]
+import { openBuckets } from '../../keys/budget.ts'
+import { RelayError } from '../../proto/errors.ts'
+import type { Uuid } from '../../proto/ids.ts'
+import { notMember } from '../authorize.ts'
+import type { Bus } from '../bus/bus.ts'
+import type { Rosters } from '../rosters.ts'
+import type { Session } from '../session.ts'
+import { encodeSignal } from '../signal-codec.ts'
+import type { Feature } from './feature.ts'
+
+/** clock: Unix milliseconds. pressed: the relay has too much to do for signals. */
+export type TypingDeps = {
+  rosters: Pick<Rosters, 'recent'>
+  bus: Pick<Bus, 'publish'>
+  clock: () => number
+  pressed(): boolean
+  /** Asked only when the roster has no place for the device. */
+  membershipOf(conversationId: Uuid, userId: Uuid): Promise<'active' | 'former' | 'archived' | 'none'>
+}
+
+/** Per user and conversation: above it nobody is told. [G-1.4] */
+const CONVERSATION_RATE = { burst: 5, everyMs: 1_000 }
+/** Per device over all conversations, its own or not. */
+const DEVICE_RATE = { burst: 30, everyMs: 100 }
+/** Buckets remembered; past it the one idle longest starts afresh. I10 */
+const MAX_BUCKETS = 100_000
+/** Changes of a roster drop it on every node; this bounds what a lost hint costs, milliseconds. */
+const ROSTER_MAX_AGE_MS = 30_000
+
+/** The feature of Typing. */
+export function typing(deps: TypingDeps): Feature<'typing'> {
+  const conversations = openBuckets<string>(CONVERSATION_RATE, MAX_BUCKETS)
+  /** Of each session the one being passed on: a stop must not overtake its start. */
+  const turns = new WeakMap<Session, Promise<void>>()
+
+  const tooOften = (userId: Uuid, conversationId: Uuid): boolean => {
+    const [key, nowMs] = [`${userId}${conversationId}`, deps.clock()]
+    if (!conversations.has(key, 1, nowMs)) return true
+    conversations.take(key, 1, nowMs)
+    return false
+  }
+
+  async function pass(session: Session, conversationId: Uuid, isTyping: boolean): Promise<void> {
+    const { userId, deviceId, deviceKey } = session.caller
+    const roster = await deps.rosters.recent(conversationId, ROSTER_MAX_AGE_MS)
+    if (!roster?.byKey.has(deviceKey)) throw notMember(await deps.membershipOf(conversationId, userId))
+    if (roster.archived) throw new RelayError('FORBIDDEN', 'the conversation is archived')
+    if (tooOften(userId, conversationId)) return
+    const others = new Set(roster.devices.map((each) => each.userId))
+    others.delete(userId)
+    const frame = encodeSignal.typing({ conversationId, isTyping, userId, deviceId })
+    deps.bus.publish({ kind: 'signal', userIds: [...others], frame })
+  }
+
+  return {
+    kind: 'typing',
+    rate: DEVICE_RATE,
+    handle(session, { conversationId, isTyping }) {
+      if (deps.pressed()) return
+      const before = turns.get(session) ?? Promise.resolve()
+      const passed = before.then(() => pass(session, conversationId, isTyping))
+      turns.set(
+        session,
+        passed.catch(() => {}),
+      )
+      return passed
+    },
+  }
+}

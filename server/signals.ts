@@ -1,0 +1,56 @@
+// The features of a node, made of their parts. No rules of its own.
+import type { Bus } from './bus/bus.ts'
+import type { PresenceStore } from './bus/presence.ts'
+import type { Conversations } from './conversations.ts'
+import type { Database } from './database.ts'
+import { type Features, openFeatures } from './features/feature.ts'
+import { presence } from './features/presence.ts'
+import { reauthenticate } from './features/reauthenticate.ts'
+import { receipts } from './features/receipts.ts'
+import { status } from './features/status.ts'
+import { typing } from './features/typing.ts'
+import { ReadMarks } from './read-marks.ts'
+import type { Rosters } from './rosters.ts'
+import type { Sessions } from './sessions.ts'
+import type { SettingsStore } from './settings.ts'
+import { Statuses } from './statuses.ts'
+import type { Time } from './time.ts'
+import { visibleTo } from './visibility.ts'
+
+export type SignalParts = {
+  database: Database
+  bus: Bus
+  store: PresenceStore
+  sessions: Sessions
+  rosters: Rosters
+  settings: SettingsStore
+  conversations: Conversations
+  time: Time
+  admit: Parameters<typeof reauthenticate>[0]
+  /** The relay has too much to do for signals. I12 */
+  pressed(): boolean
+  /** An error nobody expected. */
+  report(error: unknown): void
+}
+
+/** Every feature there is. */
+export function openSignals(parts: SignalParts): Features {
+  const { database, conversations, time } = parts
+  const statuses = new Statuses(database.reader)
+  const marks = new ReadMarks(database.sql)
+  const clock = (): number => time.now()
+  return openFeatures(
+    [
+      reauthenticate(parts.admit),
+      typing({
+        ...parts,
+        clock,
+        membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
+      }),
+      presence({ ...parts, visibleTo: (viewer, targets) => visibleTo(database.sql, viewer, targets) }),
+      status({ ...parts, statuses }),
+      receipts({ ...parts, marks }),
+    ],
+    clock,
+  )
+}
