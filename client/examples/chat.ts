@@ -13,8 +13,12 @@ const device = new Device({
 })
 
 device.on('state', (state) => process.stdout.write(`[${state.name}]\n`))
-device.on('message', (message) => process.stdout.write(`${message.senderUserId}: ${message.body.text ?? ''}\n`))
+device.on('message', (message) => {
+  process.stdout.write(`${message.senderUserId}: ${message.body.text ?? ''}\n`)
+  device.markRead(message.conversationId)
+})
 device.on('message_changed', (message) => process.stdout.write(`${message.id} is ${message.state}\n`))
+device.on('typing', ({ userId, isTyping }) => process.stdout.write(`${userId} ${isTyping ? 'is' : 'stopped'} typing\n`))
 device.on('identity_changed', ({ userId }) =>
   process.stdout.write(`${userId} has another key: compare ${device.safetyNumber(userId)}\n`),
 )
