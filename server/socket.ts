@@ -1,5 +1,7 @@
 // The only importer of uWebSockets.js: the listening socket, WebSocket upgrades, and connections. HTTP requests go to web.ts.
+
 import uws from 'uWebSockets.js'
+import { setImmediate } from 'node:timers/promises'
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES } from '../proto/limits.ts'
 import { StartError } from './config.ts'
@@ -208,6 +210,9 @@ async function upgrade(
   })
   try {
     const admission = await door.admit({ token, place, address })
+    // Who hung up is heard of before it is let in, or the dead would displace the living: the sockets are read between two turns. I6
+    await setImmediate()
+    await setImmediate()
     if (gone) return admission.abandoned()
     const data = { admission, address } as Data
     corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))

@@ -1,10 +1,13 @@
 // One consumer per device: the newer connection wins (I6) [C-5].
+import { once } from 'node:events'
+import { connect, type Socket as NetSocket } from 'node:net'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
 import { StartError } from '../../server/config.ts'
 import { Client, idOf, Socket } from '../support/client.ts'
 import { pair } from '../support/pair.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
+import { upgrade } from '../support/upgrade.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -104,6 +107,41 @@ it('a send repeated on the connection that displaced the first is one message (I
   await to.fence()
   expect(to.envelopes()).toHaveLength(1)
   await Promise.all([newer.close(), to.close()])
+})
+
+it('an upgrade whose client has hung up displaces nobody', async () => {
+  const bob = await Client.register(relay)
+  const { hostname, port } = new URL(relay.url)
+  const request = [
+    'GET /v1/ws HTTP/1.1',
+    `Host: ${hostname}`,
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    `Authorization: Bearer ${bob.token}`,
+  ]
+  const socket = await bob.live()
+  const hangUps: ((raw: NetSocket) => unknown)[] = [
+    (raw) => raw.end(),
+    (raw) => raw.destroy(),
+    (raw) => raw.resetAndDestroy(),
+  ]
+  for (const hangUp of hangUps) {
+    const raw = connect(Number(port), hostname)
+    raw.on('error', () => {})
+    await once(raw, 'connect')
+    // Written and hung up before the relay, which runs in this process, reads any of it.
+    await new Promise((resolve) => raw.write(`${request.join('\r\n')}\r\n\r\n`, resolve))
+    const closed = once(raw, 'close')
+    hangUp(raw)
+    await closed
+    // A round trip through the same door and back: what was to be let in is in.
+    await upgrade(`${relay.url}/v1/ws`)
+    expect(socket.closed).toBe(null)
+    await socket.fence()
+  }
+  await socket.close()
 })
 
 it('devices of one user do not displace each other', async () => {
