@@ -51,6 +51,8 @@ export type ChainLink = {
 
 /** All active members, by user id, and one page of the chain, oldest first. */
 export type ConversationView = ConversationSummary & {
+  /** How far the reader has read, on whatever device; null = nowhere. [G-4.2] */
+  readUpTo: Uuid | null
   members: Member[]
   changes: ChainLink[]
   hasMoreChanges: boolean
@@ -166,9 +168,10 @@ export async function readConversation(
   { afterRevision, limit }: { afterRevision: number; limit: number },
 ): Promise<ConversationView> {
   return sql.begin('isolation level repeatable read read only', async (tx) => {
-    const [row] = await tx<(SummaryRow & { state: 'active' | 'left' | 'removed' })[]>`
-      select ${summaryColumns(tx, reader)}, m.state
+    const [row] = await tx<(SummaryRow & { state: 'active' | 'left' | 'removed'; read_up_to: Uuid | null })[]>`
+      select ${summaryColumns(tx, reader)}, m.state, r.read_up_to
       from conversation_members m join conversations c using (conversation_id)
+      left join read_marks r on r.conversation_id = m.conversation_id and r.user_id = m.user_id
       where m.conversation_id = ${conversationId} and m.user_id = ${reader}`
     if (!row) throw notFound()
     if (row.state !== 'active') throw formerMember()
@@ -182,6 +185,7 @@ export async function readConversation(
     const changes = links.map(linkOf)
     return {
       ...summaryOf(row),
+      readUpTo: row.read_up_to,
       members: members.map((each) => ({
         userId: each.user_id,
         role: each.role,

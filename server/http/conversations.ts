@@ -284,6 +284,7 @@ const linkBody = (each: ChainLink) => ({
 
 const viewBody = (view: ConversationView) => ({
   ...summaryBody(view),
+  read_up_to: view.readUpTo,
   members: view.members.map(memberBody),
   changes: view.changes.map(linkBody),
   has_more_changes: view.hasMoreChanges,

@@ -112,8 +112,8 @@ it('no client frame can express one: no number of ClientFrame holds it, and a co
     await from.fence()
   }
   // Beside a real body it is ignored.
-  const field6 = Buffer.concat([Buffer.from([0x32, event.length]), event])
-  from.ws.send(Buffer.concat([ClientFrame.encode({ requestId: 77, ack: {} }).finish(), field6]))
+  const field15 = Buffer.concat([Buffer.from([0x7a, event.length]), event])
+  from.ws.send(Buffer.concat([ClientFrame.encode({ requestId: 77, ack: {} }).finish(), field15]))
   await from.next('ackCommitted', 77)
   await to.fence()
   expect(to.envelopes()).toEqual([])
