@@ -117,6 +117,7 @@ test('a group from first to last', async () => {
     status: 200,
     body: {
       ...summary,
+      read_up_to: null,
       members,
       changes: [
         link(1, 'created', ann, [ann, bob, cy], null, signed(1)),
