@@ -52,9 +52,12 @@ export type Tokens = (options: { fresh: boolean }) => Promise<{ token: string; e
 type Waiting = { resolve(frame: ServerFrame): void; reject(error: Error): void }
 
 /** [C-8] */
-const FINAL: Record<number, CloseReason> = { 4400: 'malformed', 4409: 'connected_elsewhere' }
+const CLOSE_DISPLACED = 4409
+const FINAL: Record<number, CloseReason> = { 4400: 'malformed', [CLOSE_DISPLACED]: 'connected_elsewhere' }
 const OPEN_WITHIN_MS = 15_000
 const REAUTHENTICATE_BEFORE_MS = 120_000
+/** An attempt that was given up may still reach the relay for so long. [C-5.3] */
+const STRAY_MS = 60_000
 
 /** Reconnects until it is closed. Nothing is sent before `hello`. */
 export class Connection extends Emitter<ConnectionEvents> {
@@ -77,6 +80,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   private openedAtMs: number | null = null
   private retryAfterMs: number | null = null
   private needsFresh = false
+  /** Until then a 4409 may be the work of an attempt of our own. */
+  private strayUntilMs = 0
   private cancelRetry: Cancel | null = null
   private cancelOpening: Cancel | null = null
   private cancelReauthenticate: Cancel | null = null
@@ -250,7 +255,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (code === 4401 || ending.openMs === null) this.needsFresh = true
     this.end()
     const final = FINAL[code]
-    if (final) {
+    // [C-5.3] Once: whoever displaces us again is somebody else.
+    const isStray = code === CLOSE_DISPLACED && this.options.time.now() < this.strayUntilMs
+    if (isStray) this.strayUntilMs = 0
+    else if (final) {
       this.change({ name: 'closed', reason: final })
       return
     }
@@ -264,6 +272,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.attempt++
     for (const cancel of [this.cancelRetry, this.cancelOpening, this.cancelReauthenticate]) cancel?.()
     this.liveness.stop()
+    // It may have left, and be let in after the attempt that follows it.
+    if (this.socket && this.openedAtMs === null) this.strayUntilMs = this.options.time.now() + STRAY_MS
     this.socket?.close()
     this.socket = null
     this.openedAtMs = null

@@ -4,6 +4,7 @@ import { Backoff } from '../../client/backoff.ts'
 import { type Device, MemoryStorage } from '../../client/index.ts'
 import { wsTransport } from '../../client/node.ts'
 import { FakeTime } from '../support/faketime.ts'
+import { openLatecomer } from '../support/latecomer.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
@@ -117,6 +118,38 @@ it('4409 stops for good: the newer connection of the same device is left alone',
   expect(wire.tokens).toHaveLength(1)
   expect(newer.state.name).toBe('live')
   await newer.close()
+})
+
+it('an attempt that was given up and arrives late displaces its successor once: the device comes back, and stays away from others', async () => {
+  const [time, wire, storage] = [new FakeTime(), new Tamper(), new MemoryStorage()]
+  const it = device(relay, { time, transport: wire, storage })
+  await it.register()
+  const late = await openLatecomer(relay.url)
+  wire.route = (url) => url.replace(relay.socketUrl, `${late.url.replace('http', 'ws')}/v1/ws`)
+  it.connect()
+  await late.held
+  // Nobody answers for 15 s; the next attempt is let in at once.
+  time.advance(15_000)
+  expect(it.state.name).toBe('offline')
+  const second = until(it, 'state', ({ name }) => name === 'live')
+  time.advance(1000)
+  await second
+  // Now the first one arrives, and the relay cannot know that nobody is there any more.
+  const displaced = until(it, 'state', ({ name }) => name !== 'live')
+  expect((await late.letThrough()).toString()).toContain('101 Switching Protocols')
+  expect((await displaced).name).toBe('offline')
+  const third = until(it, 'state', ({ name }) => name === 'live')
+  time.advance(1000)
+  await third
+  expect(wire.tokens).toHaveLength(3)
+  // What displaces it now is another process, within the same minute or not.
+  const closed = until(it, 'state', ({ name }) => name === 'closed')
+  const newer = await live(device(relay, { storage }))
+  expect(await closed).toEqual({ name: 'closed', reason: 'connected_elsewhere' })
+  time.advance(600_000)
+  expect(wire.tokens).toHaveLength(3)
+  await newer.close()
+  await late.close()
 })
 
 it('an unlinked device says so and stays away', async () => {
