@@ -1,0 +1,153 @@
+// What commands do. Each may take a while; what goes wrong is said in one line and changes nothing.
+import { type Command, type CommandName, parse } from './commands.ts'
+import { DeviceActions } from './device-actions.ts'
+import { textOf } from './editor.ts'
+import { Finder } from './finder.ts'
+import { GroupActions } from './group-actions.ts'
+import { peerOf, titleOf } from './labels.ts'
+import type { Messenger } from './messenger.ts'
+import { draftOf, failedIn, type Intent, isMember, openChat } from './model.ts'
+import { Refusal, sentenceOf } from './refusals.ts'
+import { TrustActions } from './trust-actions.ts'
+import { helpLines } from './welcome.ts'
+
+/** Carries out what the user wants. */
+export class Actions {
+  private readonly messenger: Messenger
+  private readonly finder: Finder
+  private readonly groups: GroupActions
+  private readonly trust: TrustActions
+  private readonly devices: DeviceActions
+  private readonly quit: () => void
+
+  constructor(messenger: Messenger, quit: () => void) {
+    this.messenger = messenger
+    this.finder = new Finder(messenger)
+    this.groups = new GroupActions(messenger, this.finder)
+    this.trust = new TrustActions(messenger, this.finder)
+    this.devices = new DeviceActions(messenger)
+    this.quit = quit
+  }
+
+  /** Enter: a command is carried out, anything else is sent. */
+  enter(): void {
+    const { messenger } = this
+    const text = textOf(draftOf(messenger.state)).trimEnd()
+    if (text.trim() === '') return
+    void this.attempt(async () => {
+      if (!text.startsWith('/')) this.send(text)
+      else {
+        // What cannot be understood stays, to be mended.
+        const command = parse(text)
+        messenger.tell({ type: 'edit', edit: { do: 'replace', text: '' } })
+        await this.run(command)
+      }
+    })
+  }
+
+  /** What a command does, with its failures said. */
+  async attempt(work: () => void | Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      this.messenger.say(sentenceOf(error), 'bad')
+    }
+  }
+
+  /** The open page asks: yes. */
+  confirm(intent: Intent): void {
+    const { messenger } = this
+    messenger.tell({ type: 'panel', panel: null })
+    void this.attempt(async () => {
+      if (intent.do === 'compared') this.trust.compared(intent.userId)
+      else if (intent.do === 'accept') await this.trust.accepted(intent.userId)
+      else if (intent.do === 'leave') await this.groups.left(intent.chatId)
+      else await this.devices.confirm(intent)
+    })
+  }
+
+  /** Failed messages of the open conversation, again. */
+  retry(): void {
+    const { device, state } = this.messenger
+    void this.attempt(() => {
+      for (const { id } of this.failed()) device.retry(id)
+      if (state.connection.name !== 'live') this.messenger.say('They go out as soon as there is a connection.')
+    })
+  }
+
+  /** Connects now, also after it was over for good. */
+  connect(): void {
+    this.messenger.device.connect()
+    this.messenger.device.retryNow()
+  }
+
+  /** The help. */
+  help(): void {
+    this.messenger.page('Help', helpLines())
+  }
+
+  private send(text: string): void {
+    const { messenger } = this
+    const chat = openChat(messenger.state)
+    if (!chat) throw new Refusal('No conversation is open: /chat and a username opens one.')
+    if (!isMember(messenger.state, chat) || chat.archived) throw new Refusal('Nothing can be sent here any more.')
+    messenger.device.send(chat.id, { text })
+    messenger.tell({ type: 'edit', edit: { do: 'replace', text: '' } })
+    messenger.tell({ type: 'scroll', by: Number.NEGATIVE_INFINITY })
+    messenger.opened()
+  }
+
+  private run({ name, words }: Command): void | Promise<void> {
+    const [first = ''] = words
+    const does: Record<CommandName, () => void | Promise<void>> = {
+      chat: () => this.chat(first),
+      retry: () => this.retry(),
+      discard: () => this.discard(),
+      group: () => this.groups.group(words),
+      add: () => this.groups.add(words),
+      remove: () => this.groups.remove(first),
+      rename: () => this.groups.rename(words.join(' ')),
+      members: () => this.groups.members(),
+      leave: () => this.groups.leave(),
+      verify: () => this.trust.verify(words[0]),
+      accept: () => this.trust.accept(words[0]),
+      problems: () => this.devices.problems(),
+      devices: () => this.devices.list(),
+      link: () => this.devices.link(words.join('')),
+      unlink: () => this.devices.unlink(first),
+      recovery: () => this.devices.recovery(),
+      me: () => this.devices.me(),
+      receipts: () => this.devices.settings('readReceipts', first),
+      presence: () => this.devices.settings('presence', first),
+      connect: () => this.connect(),
+      help: () => this.help(),
+      quit: () => this.quit(),
+    }
+    return does[name]()
+  }
+
+  private async chat(typed: string): Promise<void> {
+    const { messenger } = this
+    const { state, device } = messenger
+    const group = state.chats.find((chat) => chat.kind === 'group' && titleOf(state, chat) === typed)
+    if (group) return messenger.open(group.id)
+    const userId = await this.finder.find(typed)
+    const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId)
+    const chatId = known?.id ?? (await device.conversations.direct(userId))
+    messenger.bring(chatId)
+    messenger.people.watch()
+    messenger.open(chatId)
+  }
+
+  private discard(): void {
+    for (const { id } of this.failed()) this.messenger.device.discard(id)
+    this.messenger.say('Given up; they stay marked as not sent.')
+  }
+
+  private failed() {
+    const chat = openChat(this.messenger.state)
+    const failed = chat ? failedIn(chat) : []
+    if (failed.length === 0) throw new Refusal('Nothing failed here.')
+    return failed
+  }
+}
