@@ -28,6 +28,10 @@ export type Events = {
   refuse(actor: Actor & { code: ErrorCode }): void
   deliver(actor: Actor & { messageId: Uuid; sequence: number }): void
   ack(actor: Actor & { count: number }): void
+  /** A mark that moved. Typing and presence are not logged at all. I12 [G-4] */
+  read(actor: Actor & { conversationId: Uuid; messageId: Uuid }): void
+  /** @param users how many it watches. [G-2] */
+  watch(actor: Actor & { users: number }): void
   /** @param where the route or 'socket'. @param address the remote one. */
   unauthorized(event: { where: string; address: string; code: ErrorCode }): void
 }
@@ -104,6 +108,8 @@ export function openObserve(options: Config['log'] & { write?: (line: string) =>
       refuse: event('debug', 'refuse'),
       deliver: event('debug', 'deliver'),
       ack: event('debug', 'ack'),
+      read: event('debug', 'read'),
+      watch: event('debug', 'watch'),
       unauthorized: event('warn', 'unauthorized'),
     },
     exposition: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
@@ -136,6 +142,12 @@ function openMetrics(register: Registry) {
     skipped: counter('deliveries_skipped', 'Deliveries left out because a queue was full'),
     deliveries: counter('deliveries', 'Envelopes sent to devices, repeats included'),
     acks: counter('acks', 'Deliveries ended by an ack'),
+    /** kind: of bus/bus.ts's Hint. */
+    hints: counter('hints', 'Hints between nodes that came in, its own included', ['kind']),
+    /** kind: the body's field in ServerFrame. */
+    signalsLeftOut: counter('signals_left_out', 'Signals not sent: too much to do, or too much unsent', ['kind']),
+    watched: gauge('watched_users', 'Pairs of a connection and a user whose presence it wants to know'),
+    statusMessages: gauge('status_messages', 'Messages whose senders are told how far they come'),
     expired: counter('deliveries_expired', 'Envelopes dropped because they were too old'),
     appendMessages: histogram(
       'append_batch_messages',

@@ -42,6 +42,7 @@ export function openSession(deps: ReceptionDeps): Door {
       observe.metrics.deliveries.inc()
       observe.events.deliver({ userId, deviceId, messageId: delivery.messageId, sequence: delivery.sequence })
     },
+    onLeftOut: (kind) => observe.metrics.signalsLeftOut.inc({ kind }),
     report: (error) => observe.log.warn({ err: error }, 'queue read failed'),
   }
 

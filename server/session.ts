@@ -34,6 +34,8 @@ export type SessionDeps = {
   queue: Queue
   /** An envelope left for the device. */
   onDelivered(session: Session, delivery: Delivery): void
+  /** A signal of this kind was left out. */
+  onLeftOut(kind: string): void
   /** A read failed; the next re-poll tries again. */
   report(error: unknown): void
 }
@@ -211,8 +213,12 @@ export class Session {
    * @returns false when it was: before Hello, after the end, and while much lies unsent.
    */
   signal(frame: Outgoing): boolean {
-    if (this.state === 'starting' || this.connection.bufferedBytes() > SIGNALS_MAX_BYTES) return false
-    return this.state !== 'closed' && this.connection.send(frame)
+    if (this.state === 'closed') return false
+    if (this.state === 'starting' || this.connection.bufferedBytes() > SIGNALS_MAX_BYTES) {
+      this.deps.onLeftOut(frame.kind)
+      return false
+    }
+    return this.connection.send(frame)
   }
 
   /** Ends the session; nothing is sent after the close frame. */

@@ -9,6 +9,7 @@ import { reauthenticate } from './features/reauthenticate.ts'
 import { receipts } from './features/receipts.ts'
 import { status } from './features/status.ts'
 import { typing } from './features/typing.ts'
+import type { Observe } from './observe.ts'
 import { ReadMarks } from './read-marks.ts'
 import type { Rosters } from './rosters.ts'
 import type { Sessions } from './sessions.ts'
@@ -26,6 +27,7 @@ export type SignalParts = {
   settings: SettingsStore
   conversations: Conversations
   time: Time
+  observe: Observe
   admit: Parameters<typeof reauthenticate>[0]
   /** The relay has too much to do for signals. I12 */
   pressed(): boolean
@@ -36,6 +38,7 @@ export type SignalParts = {
 /** Every feature there is. */
 export function openSignals(parts: SignalParts): Features {
   const { database, conversations, time } = parts
+  const { metrics, events } = parts.observe
   const statuses = new Statuses(database.reader)
   const marks = new ReadMarks(database.sql)
   const clock = (): number => time.now()
@@ -45,11 +48,21 @@ export function openSignals(parts: SignalParts): Features {
       typing({
         ...parts,
         clock,
+        onLeftOut: () => metrics.signalsLeftOut.inc({ kind: 'typing' }),
         membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
       }),
-      presence({ ...parts, visibleTo: (viewer, targets) => visibleTo(database.sql, viewer, targets) }),
-      status({ ...parts, statuses }),
-      receipts({ ...parts, marks }),
+      presence({
+        ...parts,
+        visibleTo: (viewer, targets) => visibleTo(database.sql, viewer, targets),
+        onWatch: ({ caller: { userId, deviceId } }, users) => events.watch({ userId, deviceId, users }),
+        meter: (pairs) => metrics.watched.set(pairs),
+      }),
+      status({ ...parts, statuses, meter: (messages) => metrics.statusMessages.set(messages) }),
+      receipts({
+        ...parts,
+        marks,
+        onRead: ({ caller: { userId, deviceId } }, mark) => events.read({ userId, deviceId, ...mark }),
+      }),
     ],
     clock,
   )

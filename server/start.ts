@@ -88,6 +88,7 @@ export async function startRelay(
     const sessions = new Sessions({ queue, clock, report })
     const nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
     const bus = nodes.bus((hint) => {
+      observe.metrics.hints.inc({ kind: hint.kind })
       if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
       reach.receive(hint)
       features.hear(hint)
@@ -165,7 +166,19 @@ export async function startRelay(
       return { caller: await identity.caller(claims, clock()), expiresAtMs: claims.expiresAtMs }
     }
     const features = openSignals({
-      ...{ database, bus, store: nodes.presence(), sessions, rosters, settings, conversations, time, admit, report },
+      ...{
+        database,
+        bus,
+        store: nodes.presence(),
+        sessions,
+        rosters,
+        settings,
+        conversations,
+        time,
+        observe,
+        admit,
+        report,
+      },
       pressed: () => load.bytes > PRESSED_BYTES,
     })
     const hello = {

@@ -23,6 +23,10 @@ export type PresenceDeps = {
   /** Those of the targets whose presence the viewer may know. */
   visibleTo(viewer: Uuid, targets: readonly Uuid[]): Promise<Set<Uuid>>
   time: Time
+  /** A session watches so many users from here on. */
+  onWatch(session: Session, users: number): void
+  /** Told how many pairs of who watches and who is watched there are. */
+  meter(pairs: number): void
   /** An error nobody expected. */
   report(error: unknown): void
   /** Pairs of who watches and who is watched, on this node. I10 */
@@ -71,6 +75,8 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
     }
     if (session.state === 'closed') return watches.end(watch)
     session.connection.send(encodeSignal.presence(requestId, watches.answer(watch)))
+    deps.onWatch(session, watch.users.size)
+    deps.meter(watches.size)
     if (watch.users.size === 0) watches.end(watch)
     else cancelRound ??= time.after(RECHECK_ROUND_MS, round)
   }
@@ -173,6 +179,7 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
       const watch = watches.of(session)
       watches.end(watch)
       if (watch) behind.delete(watch)
+      deps.meter(watches.size)
       arrivals.went(session.caller.userId)
     },
 

@@ -5,8 +5,9 @@ import { notMember } from '../authorize.ts'
 import type { Bus } from '../bus/bus.ts'
 import type { Marked, ReadMarks } from '../read-marks.ts'
 import type { Rosters } from '../rosters.ts'
+import type { Session } from '../session.ts'
 import type { Sessions } from '../sessions.ts'
-import { encodeSignal } from '../signal-codec.ts'
+import { encodeSignal, type ReadMark } from '../signal-codec.ts'
 import type { Time } from '../time.ts'
 import type { Feature } from './feature.ts'
 
@@ -16,6 +17,8 @@ export type ReceiptsDeps = {
   bus: Pick<Bus, 'publish'>
   sessions: Pick<Sessions, 'ofUser'>
   time: Time
+  /** A mark moved. */
+  onRead(session: Session, mark: ReadMark): void
   /** An error nobody expected. */
   report(error: unknown): void
 }
@@ -67,6 +70,7 @@ export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
       if (marked.standing !== 'member') throw refusalOf(marked.standing)
       session.connection.send(encodeSignal.readReceiptCommitted(requestId))
       if (!marked.moved) return
+      deps.onRead(session, { conversationId, messageId })
       deps.bus.publish({ kind: 'ownRead', userId, deviceKey, conversationId, messageId })
       if (marked.shown) gather(conversationId, marked.previous, messageId)
     },

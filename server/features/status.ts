@@ -21,6 +21,8 @@ export type StatusDeps = {
   bus: Pick<Bus, 'publish'>
   sessions: Pick<Sessions, 'ofUser'>
   time: Time
+  /** Told how many messages are remembered. */
+  meter(messages: number): void
   /** An error nobody expected. */
   report(error: unknown): void
 }
@@ -60,6 +62,7 @@ export function status(deps: StatusDeps): Feature<'status'> {
         for (const messageId of count) waiting.push({ userId, messageId })
     }
     users.clear()
+    deps.meter(board.messages)
     void countWaiting()
     cancel = turns.some((each) => each.size > 0) ? deps.time.after(SLICE_MS, slice) : null
   }

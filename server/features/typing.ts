@@ -15,6 +15,8 @@ export type TypingDeps = {
   bus: Pick<Bus, 'publish'>
   clock: () => number
   pressed(): boolean
+  /** It was left out for that. */
+  onLeftOut(): void
   /** Asked only when the roster has no place for the device. */
   membershipOf(conversationId: Uuid, userId: Uuid): Promise<'active' | 'former' | 'archived' | 'none'>
 }
@@ -57,7 +59,7 @@ export function typing(deps: TypingDeps): Feature<'typing'> {
     kind: 'typing',
     rate: DEVICE_RATE,
     handle(session, { conversationId, isTyping }) {
-      if (deps.pressed()) return
+      if (deps.pressed()) return deps.onLeftOut()
       const before = turns.get(session) ?? Promise.resolve()
       const passed = before.then(() => pass(session, conversationId, isTyping))
       turns.set(
