@@ -2,9 +2,8 @@
 import type { Uuid } from '../../proto/ids.ts'
 import type { MessageStatus } from '../signal-codec.ts'
 
-/** tell: the numbers moved. count: the database knows by how much. */
-type Due = 'nothing' | 'tell' | 'count'
-type Entry = MessageStatus & { due: Due }
+/** tell: the numbers moved, and the sender was not told. count: the database knows by how much. Both may be due. */
+type Entry = MessageStatus & { tell: boolean; count: boolean }
 type Sender = { entries: Map<Uuid, Entry>; isDue: boolean }
 
 /** Messages remembered per sender and in all; past it the oldest is forgotten, since a StatusRequest tells as well. I10 */
@@ -23,11 +22,11 @@ export class StatusBoard {
   delivered(userId: Uuid, messageId: Uuid, conversationId: Uuid, delivered: number | null): boolean {
     const sender = this.sender(userId)
     const entry = sender.entries.get(messageId) ?? this.enter(sender, messageId, conversationId)
-    if (delivered === null) entry.due = 'count'
+    if (delivered === null) entry.count = true
     else if (delivered <= entry.delivered) return false
     else {
       entry.delivered = delivered
-      if (entry.due === 'nothing') entry.due = 'tell'
+      entry.tell = true
     }
     return this.mark(sender)
   }
@@ -39,7 +38,7 @@ export class StatusBoard {
     for (const entry of sender?.entries.values() ?? []) {
       const { conversationId: its, messageId } = entry
       if (its !== conversationId || messageId > upTo || (after !== null && messageId <= after)) continue
-      entry.due = 'count'
+      entry.count = true
       found = true
     }
     return found && this.mark(sender!)
@@ -63,9 +62,10 @@ export class StatusBoard {
     if (!sender) return { tell, count }
     sender.isDue = false
     for (const entry of sender.entries.values()) {
-      if (entry.due === 'tell') tell.push(entry)
-      else if (entry.due === 'count') count.push(entry.messageId)
-      entry.due = 'nothing'
+      // Numbers that are here count as told: what is counted after them is compared with them.
+      if (entry.tell) tell.push(entry)
+      if (entry.count) count.push(entry.messageId)
+      entry.tell = entry.count = false
     }
     return { tell, count }
   }
@@ -104,7 +104,7 @@ export class StatusBoard {
   }
 
   private enter(sender: Sender, messageId: Uuid, conversationId: Uuid): Entry {
-    const entry: Entry = { messageId, conversationId, delivered: 0, read: 0, due: 'nothing' }
+    const entry: Entry = { messageId, conversationId, delivered: 0, read: 0, tell: false, count: false }
     sender.entries.set(messageId, entry)
     this.size++
     if (sender.entries.size > SENDER_MAX) this.forgetOldest(sender)
