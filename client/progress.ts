@@ -13,31 +13,30 @@ const FOLLOWED_FOR_MS = 30 * 24 * 3_600_000
 /** What came for messages that are not known yet. More is a device that was linked late, or a relay that makes things up. */
 const EARLY_MAX = 500
 
-const RANK: Record<MessageState, number> = { received: 0, failed: 0, sending: 0, sent: 1, delivered: 2, read: 3 }
-
 /** Own messages not read by everybody, by message_id, which ascends with time. */
 const followed = new Table<{ sentAtMs: number }>('followed')
 const early = new Table<Progress>('early_status')
 
-/** The message with these numbers where they are higher; null when none is. State never goes back. [G-3.3] */
+/** The message with these numbers where they are higher; null when none is. Since they never fall, the state never goes back. [G-3.3] */
 export function advance(message: Message, progress: Progress): Message | null {
-  if (RANK[message.state] === 0) return null
   const { audience } = message
+  // Not accepted, not one's own, or read by everybody.
+  if (!isOpen(message)) return null
   const read = Math.max(message.read, Math.min(progress.read, audience))
   // Who has read it has it.
   const delivered = Math.max(message.delivered, read, Math.min(progress.delivered, audience))
   if (read === message.read && delivered === message.delivered) return null
-  const reached: MessageState = read >= audience ? 'read' : delivered >= audience ? 'delivered' : 'sent'
-  const state = RANK[reached] > RANK[message.state] ? reached : message.state
+  const state: MessageState = read >= audience ? 'read' : delivered >= audience ? 'delivered' : 'sent'
   return { ...message, delivered, read, state }
 }
 
+const isOpen = ({ state, audience }: Message): boolean => (state === 'sent' || state === 'delivered') && audience > 0
+
 /** Keeps account of what is to be asked about; called with every change of a message. */
 export function follow(tx: Transaction, before: Message | null, message: Message): void {
-  const isOpen = (message.state === 'sent' || message.state === 'delivered') && message.audience > 0
   if (before?.messageId && before.messageId !== message.messageId) followed.delete(tx, before.messageId)
-  if (!isOpen && message.messageId) followed.delete(tx, message.messageId)
-  else if (isOpen && !followed.has(tx, message.messageId))
+  if (!isOpen(message) && message.messageId) followed.delete(tx, message.messageId)
+  else if (isOpen(message) && !followed.has(tx, message.messageId))
     followed.put(tx, message.messageId, { sentAtMs: message.sentAtMs })
 }
 
