@@ -1,7 +1,7 @@
 // How far one's own user has read in each conversation, what of it the relay has not been told, and what is unread: rows of the store. [G-4]
 import type { Uuid } from '../proto/ids.ts'
 import type { Message } from './messages.ts'
-import type { Transaction } from './storage.ts'
+import type { Reader, Transaction } from './storage.ts'
 import { Table } from './tables.ts'
 
 /** Conversation → the message_id up to which everything is read. Ids of the relay ascend with time. */
@@ -10,38 +10,50 @@ const marks = new Table<Uuid>('read_marks')
 const untold = new Table<Uuid>('untold_marks')
 /** `<conversation>/<message_id>` of what others wrote and nobody here has read → whether it counts: a reaction does not. */
 const unread = new Table<boolean>('unread')
+/** How many of them count, by conversation; none at 0. */
+const counts = new Table<number>('unread_counts')
 
 /** A message of somebody else, also one that comes late, below the mark: it was not seen here. */
-export const noteUnread = (tx: Transaction, { conversationId, messageId, body }: Message): void =>
-  unread.put(tx, `${conversationId}/${messageId}`, !body.reaction)
+export function noteUnread(tx: Transaction, { conversationId, messageId, body }: Message): void {
+  const key = `${conversationId}/${messageId}`
+  if (unread.has(tx, key)) return
+  unread.put(tx, key, !body.reaction)
+  if (!body.reaction) counts.put(tx, conversationId, countUnread(tx, conversationId) + 1)
+}
 
 /** How many messages of others came and were not read, reactions aside. */
-export const countUnread = (tx: Transaction, conversationId: Uuid): number =>
-  unread.scan(tx, { prefix: `${conversationId}/` }).filter(({ record }) => record).length
+export const countUnread = (from: Reader, conversationId: Uuid): number => counts.get(from, conversationId) ?? 0
 
 /** The newest unread message, reactions included; null = everything is read. */
 export const newestUnread = (tx: Transaction, conversationId: Uuid): Uuid | null =>
   unread.scan(tx, { prefix: `${conversationId}/`, backwards: true, limit: 1 })[0]?.key.split('/')[1] ?? null
 
-/** Conversations in which something is unread, the one with the newest first. */
-export function unreadConversations(tx: Transaction): Uuid[] {
-  const newest = new Map<Uuid, Uuid>()
-  for (const { key } of unread.scan(tx)) {
-    const [conversationId, messageId] = key.split('/') as [Uuid, Uuid]
-    newest.set(conversationId, messageId)
-  }
-  return [...newest].sort(([, a], [, b]) => (a < b ? 1 : -1)).map(([conversationId]) => conversationId)
-}
+/** So many conversations in which something counts as unread, those with the newest first. */
+export const unreadConversations = (tx: Transaction, limit: number): Uuid[] =>
+  counts
+    .scan(tx)
+    .map(({ key }) => ({ id: key, newest: newestUnread(tx, key) ?? '' }))
+    .sort((a, b) => (a.newest < b.newest ? 1 : -1))
+    .slice(0, limit)
+    .map(({ id }) => id)
 
 /** Moves the mark, forward only; what lies at or before it is read. @param isTold the relay said it. @returns whether it moved. [G-4.1] */
 export function advanceMark(tx: Transaction, conversationId: Uuid, messageId: Uuid, isTold: boolean): boolean {
-  for (const { key } of unread.scan(tx, { prefix: `${conversationId}/` }))
-    if (key <= `${conversationId}/${messageId}`) unread.delete(tx, key)
+  takeRead(tx, conversationId, messageId)
   if (isTold) noteTold(tx, conversationId, messageId)
   if (messageId <= (marks.get(tx, conversationId) ?? '')) return false
   marks.put(tx, conversationId, messageId)
   if (!isTold) untold.put(tx, conversationId, messageId)
   return true
+}
+
+function takeRead(tx: Transaction, conversationId: Uuid, messageId: Uuid): void {
+  const all = unread.scan(tx, { prefix: `${conversationId}/` })
+  const read = all.filter(({ key }) => key <= `${conversationId}/${messageId}`)
+  for (const { key } of read) unread.delete(tx, key)
+  const left = countUnread(tx, conversationId) - read.filter(({ record }) => record).length
+  if (left > 0) counts.put(tx, conversationId, left)
+  else counts.delete(tx, conversationId)
 }
 
 /** What the relay is to be told. */

@@ -14,6 +14,8 @@ export class Presence implements Signal {
   private readonly core: Core
   private readonly errand: Errand
   private watched = new Set<Uuid>()
+  /** The relay watches them, on this connection. */
+  private isAnswered = false
   private readonly online = new Set<Uuid>()
 
   constructor(core: Core, fail: (error: unknown) => void) {
@@ -26,6 +28,7 @@ export class Presence implements Signal {
     const watched = new Set(userIds)
     if (watched.size > PRESENCE_MAX_USERS)
       throw new RelayError('TOO_LARGE', `no more than ${PRESENCE_MAX_USERS} users are watched at once`)
+    if (this.isAnswered && watched.size === this.watched.size && userIds.every((each) => this.watched.has(each))) return
     this.watched = watched
     for (const userId of this.online) if (!watched.has(userId)) this.online.delete(userId)
     this.subscribe()
@@ -47,6 +50,7 @@ export class Presence implements Signal {
 
   lost(): void {
     this.errand.end()
+    this.isAnswered = false
     for (const userId of [...this.online]) this.apply(userId, false)
   }
 
@@ -61,9 +65,12 @@ export class Presence implements Signal {
   private subscribe(): void {
     if (!this.core.connection.isLive) return
     const userIds = [...this.watched].map(idBytes)
+    this.isAnswered = false
     this.errand.begin(async (isWanted) => {
       const answer = await askPatiently(this.core, { presenceSubscription: { userIds } }, isWanted)
-      if (answer) this.take(answer)
+      if (!answer) return
+      this.isAnswered = true
+      this.take(answer)
     })
   }
 

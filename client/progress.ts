@@ -36,8 +36,11 @@ const isOpen = ({ state, audience }: Message): boolean => (state === 'sent' || s
 export function follow(tx: Transaction, before: Message | null, message: Message): void {
   if (before?.messageId && before.messageId !== message.messageId) followed.delete(tx, before.messageId)
   if (!isOpen(message) && message.messageId) followed.delete(tx, message.messageId)
-  else if (isOpen(message) && !followed.has(tx, message.messageId))
+  else if (isOpen(message) && !followed.has(tx, message.messageId)) {
     followed.put(tx, message.messageId, { sentAtMs: message.sentAtMs })
+    const tooMany = followed.count(tx) - 2 * FOLLOWED_MAX
+    if (tooMany > 0) for (const { key } of followed.scan(tx, { limit: tooMany })) followed.delete(tx, key)
+  }
 }
 
 /** What to ask about, newest first; lets go of what is too old or too much. [G-3.2] */

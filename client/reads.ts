@@ -1,8 +1,7 @@
 // What one's own user has read: told to the relay until it is committed there, and learnt of one's other devices. [G-4]
 import { RelayError } from '../proto/errors.ts'
-import type { Uuid } from '../proto/ids.ts'
+import { isUuid, type Uuid } from '../proto/ids.ts'
 import type { Core } from './core.ts'
-import { Unreachable } from './http.ts'
 import {
   advanceMark,
   countUnread,
@@ -118,20 +117,23 @@ export class Reads implements Signal {
   // What was read elsewhere while this device was away comes in no frame. [G-4.2]
   private async learn(isWanted: () => boolean): Promise<void> {
     const { storage, account } = this.core
-    for (const id of storage.transaction(unreadConversations).slice(0, ASKED_MAX)) {
+    for (const id of storage.transaction((tx) => unreadConversations(tx, ASKED_MAX))) {
       if (!isWanted()) return
-      const path = `/v1/conversations/${id}?limit=1`
+      let upTo: Uuid | null | undefined
       try {
-        const { read_up_to } = await account.http.call<{ read_up_to?: Uuid | null }>('GET', path)
-        if (read_up_to && isWanted()) this.apply(id, read_up_to)
+        upTo = (await account.http.call<{ read_up_to?: Uuid | null }>('GET', `/v1/conversations/${id}?limit=1`))
+          .read_up_to
       } catch (error) {
-        if (error instanceof Unreachable) return
-        if (!(error instanceof RelayError)) throw error
+        if (error instanceof RelayError) continue
+        // The connection finds out by itself what ails it.
+        return
       }
+      if (upTo && isWanted()) this.apply(id, upTo)
     }
   }
 
   private apply(conversationId: Uuid, messageId: Uuid): void {
+    if (!isUuid(conversationId) || !isUuid(messageId)) return
     if (timeOf(messageId) > this.core.account.now() + AHEAD_MS) return
     const moved = this.core.storage.transaction((tx) => advanceMark(tx, conversationId, messageId, true))
     if (moved) this.core.events.emit('read', { conversationId, messageId })

@@ -51,6 +51,8 @@ describe('whatever the relay says', () => {
     say({ [bob]: true, [carol]: false, [dave]: true }, asked[0]!.requestId)
     await quiet(it)
     expect(events).toEqual([{ userId: bob, isOnline: true }])
+    it.watchPresence([carol, bob])
+    expect(asked).toHaveLength(1)
     say({ [bob]: true, [dave]: true })
     say({ [carol]: true })
     say({ [bob]: false })

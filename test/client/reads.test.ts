@@ -252,13 +252,30 @@ describe('whatever the relay says', () => {
   })
 
   it('a mark from the future is none: what comes later is still unread', async () => {
-    const { bob, conversation, time, events, receive, ownRead, end } = await scripted()
+    const { bob, conversation, time, wire, events, receive, ownRead, reconnect, end } = await scripted()
     ownRead(uuidV7(time.now() + 3_600_000))
     ownRead('ffffffff-ffff-7fff-bfff-ffffffffffff')
+    wire.answers = (request, answer) =>
+      request.url.includes('/v1/conversations/') ? { status: 200, body: '{"read_up_to":"zzz"}' } : answer
+    await reconnect()
+    wire.answers = null
     expect([events, bob.unread(conversation)]).toEqual([[], 3])
     ownRead(uuidV7(time.now()), randomUUID())
     await receive('four')
     expect(bob.unread(conversation)).toBe(4)
+    await end()
+  })
+
+  it('a device that is refused while it asks what was read elsewhere has not lost its store', async () => {
+    const { bob, conversation, wire, reconnect, end } = await scripted()
+    wire.answers = (request, answer) =>
+      /conversations|oauth/.test(request.url) ? { status: 401, body: '{"error":{"code":"UNAUTHENTICATED"}}' } : answer
+    await reconnect()
+    expect(bob.state).toEqual({ name: 'live' })
+    wire.answers = (request, answer) =>
+      request.url.includes('/conversations/') ? { status: 200, body: '<html>' } : answer
+    await reconnect()
+    expect([bob.state, bob.unread(conversation)]).toEqual([{ name: 'live' }, 3])
     await end()
   })
 
