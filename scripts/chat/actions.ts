@@ -11,6 +11,8 @@ import { Refusal, sentenceOf } from './refusals.ts'
 import { TrustActions } from './trust-actions.ts'
 import { helpLines } from './welcome.ts'
 
+const WAITS = 'Kept here; it goes out with the next connection. Ctrl+T tries now.'
+
 /** Carries out what the user wants. */
 export class Actions {
   private readonly messenger: Messenger
@@ -71,7 +73,7 @@ export class Actions {
     const { device, state } = this.messenger
     void this.attempt(() => {
       for (const { id } of this.failed()) device.retry(id)
-      if (state.connection.name !== 'live') this.messenger.say('They go out as soon as there is a connection.')
+      if (state.connection.name === 'offline') this.messenger.say(WAITS)
     })
   }
 
@@ -95,6 +97,7 @@ export class Actions {
     messenger.tell({ type: 'edit', edit: { do: 'replace', text: '' } })
     messenger.tell({ type: 'scroll', by: Number.NEGATIVE_INFINITY })
     messenger.opened()
+    if (messenger.state.connection.name === 'offline') messenger.say(WAITS)
   }
 
   private run({ name, words }: Command): void | Promise<void> {
@@ -135,7 +138,6 @@ export class Actions {
     const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId)
     const chatId = known?.id ?? (await device.conversations.direct(userId))
     messenger.bring(chatId)
-    messenger.people.watch()
     messenger.open(chatId)
   }
 

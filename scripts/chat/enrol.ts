@@ -1,11 +1,10 @@
 // Before the screen: a first start makes keys, an account and a username, in plain lines; every obstacle is one line.
-import { rmSync } from 'node:fs'
 import { InvalidUsername, RelayError } from '../../client/index.ts'
 import { lookFor } from '../demo/relay.ts'
 import { deviceName, linkThis, type Say } from './link.ts'
 import type { Options } from './options.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
-import type { Opened } from './store.ts'
+import { forgetStore, type Opened } from './store.ts'
 import { safeLine } from './text.ts'
 import { shortName } from './usernames.ts'
 
@@ -63,7 +62,7 @@ async function claim({ device }: Opened, { username, data }: Options): Promise<v
   } catch (error) {
     if (error instanceof RelayError && error.code === 'CONFLICT') {
       await device.close()
-      rmSync(data, { recursive: true, force: true })
+      forgetStore(data)
       const other = `${username.split('.')[0]}.${10 + Math.floor(Math.random() * 90)}`
       throw new Refusal(`The username ${shortName(username)} is taken on this relay. Try another: --as ${other}`)
     }

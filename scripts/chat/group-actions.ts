@@ -23,7 +23,6 @@ export class GroupActions {
     if (new Set(userIds).size < 2) throw new Refusal('A group has at least two others; /chat is for one.')
     const chatId = await messenger.device.conversations.group(userIds)
     messenger.bring(chatId)
-    messenger.people.watch()
     messenger.device.names.tell(chatId, name)
     messenger.open(chatId)
   }

@@ -28,7 +28,8 @@ export type Layout = {
 /** Of the whole screen. */
 export function layoutOf(state: State): Layout {
   const { columns, rows } = state.size
-  const side = columns >= SIDE_FROM_COLUMNS ? Math.min(26, Math.max(18, Math.floor(columns / 4))) : 0
+  // A page has the width to itself.
+  const side = columns >= SIDE_FROM_COLUMNS && !state.panel ? Math.min(26, Math.max(18, Math.floor(columns / 4))) : 0
   const main = columns - side - (side > 0 ? 2 : 1)
   const input = inputOf(state).rows
   // Header, two rules, footer.

@@ -22,6 +22,7 @@ export function linkThis(
   device: Device,
   { username, url, say }: { username: string; url: string; say: Say },
 ): Promise<void> {
+  say(`Asking ${url} for a place to wait …`)
   const request = device.requestLink({ name: deviceName() })
   request.on('uri', (uri) => {
     if (uri) say(shown(uri, username))

@@ -124,6 +124,7 @@ export class Messenger {
     const before = this.state.chats.find((each) => each.id === id)
     this.tell({ type: 'chat', chat: { id, kind, members, ghosts, archived, name: this.device.names.group(id) } })
     for (const { userId } of members) this.people.refresh(userId)
+    this.people.watch()
     if (before) return
     const page = pageOf(this.device, this.notebook, id)
     this.loaded.set(id, page.first)
@@ -210,7 +211,6 @@ export class Messenger {
     this.bring(chatId)
     const after = this.state.chats.find(({ id }) => id === chatId)
     if (!after) return
-    this.people.watch()
     for (const text of memberNews(this.state, before ?? null, after)) this.note(chatId, text)
   }
 

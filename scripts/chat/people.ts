@@ -14,6 +14,7 @@ export class People {
   private readonly messenger: Messenger
   private checking = false
   private left = CHECKS_AT_ONCE
+  private watched = new Set<string>()
   private timer: NodeJS.Timeout | null = null
 
   constructor(messenger: Messenger) {
@@ -60,8 +61,10 @@ export class People {
   watch(): void {
     const { device, state } = this.messenger
     const everybody = state.chats.flatMap(({ members }) => members.map(({ userId }) => userId))
-    const others = [...new Set(everybody)].filter((userId) => userId !== state.self.userId)
-    if (others.length > 0) device.watchPresence(others.slice(0, WATCHED_MAX))
+    const others = [...new Set(everybody)].filter((userId) => userId !== state.self.userId).slice(0, WATCHED_MAX)
+    if (others.every((userId) => this.watched.has(userId)) && others.length === this.watched.size) return
+    this.watched = new Set(others)
+    device.watchPresence(others)
   }
 
   /** No more timers. */

@@ -3,6 +3,7 @@
 // The only importer of ink's renderer.
 import { type Instance, render } from 'ink'
 import type { State } from './model.ts'
+import { widthOf } from './text.ts'
 import type { Theme } from './theme.ts'
 import { App, cursorOf } from './view.tsx'
 
@@ -95,7 +96,10 @@ export class Screen {
     let text = ''
     for (let at = 0; at < Math.max(height, this.rows.length); at++) {
       const row = rows[at] ?? ''
-      if (row !== this.rows[at]) text += `${ESC}${at + 1};1H${ESC}0m${row}${ESC}0m${ESC}K`
+      if (row === this.rows[at]) continue
+      // Behind the last cell of a row there is nothing to erase, and the cursor still stands on it.
+      const rest = widthOf(row) < this.terminal.columns ? `${ESC}K` : ''
+      text += `${ESC}${at + 1};1H${ESC}0m${row}${ESC}0m${rest}`
     }
     const place = this.state && cursorOf(this.state)
     const cursor = place ? `${ESC}${place.row + 1};${place.column + 1}H${ESC}?25h` : `${ESC}?25l`

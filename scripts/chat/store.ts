@@ -1,5 +1,5 @@
 // Opening what is kept: a directory of one's own, one SQLite file in it, held by one process.
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Device } from '../../client/index.ts'
 import { libsignal, SqliteStorage, StorageInUse, wsTransport } from '../../client/node.ts'
@@ -9,6 +9,7 @@ import type { Options } from './options.ts'
 import { Refusal } from './refusals.ts'
 import { shortName } from './usernames.ts'
 
+const FILE = 'device.db'
 const USUAL_URL = 'http://localhost:8080'
 
 /** A store that is open. */
@@ -19,7 +20,7 @@ export function openStore({ data, username, url: given, realm: named }: Options)
   let storage: SqliteStorage
   try {
     mkdirSync(data, { recursive: true, mode: 0o700 })
-    storage = new SqliteStorage(join(data, 'device.db'))
+    storage = new SqliteStorage(join(data, FILE))
   } catch (error) {
     if (error instanceof StorageInUse)
       throw new Refusal(`${shortName(username)} is open already in another terminal (${data} is in use).`)
@@ -31,4 +32,9 @@ export function openStore({ data, username, url: given, realm: named }: Options)
   const realm = named ?? before?.realm ?? usualRealm(url)
   const device = new Device({ url, realm, transport: wsTransport(), storage, crypto: libsignal() })
   return { device, notebook, url, realm }
+}
+
+/** Removes what `openStore` made there, and nothing else. The store is closed. */
+export function forgetStore(data: string): void {
+  for (const suffix of ['', '-wal', '-shm', '-journal']) rmSync(join(data, FILE + suffix), { force: true })
 }

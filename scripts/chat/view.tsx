@@ -14,6 +14,7 @@ import { transcript } from './transcript.ts'
 import { welcome } from './welcome.ts'
 
 const PROMPT = ' > '
+const HINT_CELLS = 20
 
 function Row({ line, theme }: { line: Line; theme: Theme }): ReactElement {
   // An empty Text has no height.
@@ -51,13 +52,10 @@ const windowOf = (lines: Line[], rows: number, below: number): Line[] => {
 function pageLines(state: State, chat: Chat | null, layout: Layout): Line[] {
   const { main, page } = layout
   const { panel } = state
-  if (panel) {
-    const lines = panelLines(panel, main)
-    return windowOf(lines, page, Math.max(0, lines.length - page - panel.scroll))
-  }
-  if (!chat) return windowOf(welcome(state, main), page, 0)
-  const lines = transcript(state, chat, main)
-  const below = Math.min(chat.scroll, Math.max(0, lines.length - page))
+  if (!panel && !chat) return windowOf(welcome(state, main), page, 0)
+  const lines = panel ? panelLines(panel, main) : transcript(state, chat!, main)
+  const most = Math.max(0, lines.length - page)
+  const below = Math.min(panel ? most - panel.scroll : chat!.scroll, most)
   const shown = windowOf(lines, page, below)
   if (below === 0) return shown
   return [...shown.slice(0, -1), [{ text: `↓ ${below + 1} more lines (PgDn)`, tone: 'dim' }]]
@@ -67,7 +65,7 @@ function hintLines(state: State): Line[] {
   const names = hintsFor(textOf(draftOf(state))).slice(0, hintRows(state))
   return names.map(
     (name): Line => [
-      { text: padded(usageOf(name), 30), tone: 'strong' },
+      { text: padded(usageOf(name), HINT_CELLS), tone: 'strong' },
       { text: ` ${COMMANDS[name].about}`, tone: 'dim' },
     ],
   )

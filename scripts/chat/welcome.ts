@@ -4,7 +4,7 @@ import type { Line, PanelLine, State } from './model.ts'
 import { padded, wrap } from './text.ts'
 import { shortName } from './usernames.ts'
 
-const USAGE_CELLS = 31
+const USAGE_CELLS = 32
 
 /** Keys, for the help. */
 const KEYS: [string, string][] = [
@@ -56,7 +56,13 @@ export function welcome(state: State, cells: number): Line[] {
   const name = shortName(state.self.username)
   const sentences: PanelLine[] =
     state.chats.length > 0
-      ? [{ text: 'Tab opens a conversation.' }]
+      ? [
+          {
+            text: state.chats.some(({ unread }) => unread > 0)
+              ? 'Somebody wrote to you: Tab opens it.'
+              : 'Tab opens a conversation.',
+          },
+        ]
       : [
           { text: name ? `You are ${name}. Others write to you with /chat ${name}.` : 'You have no username here.' },
           { text: '' },

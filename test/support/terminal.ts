@@ -1,0 +1,170 @@
+// A program in a real pseudo terminal: script(1), which every Debian has, makes the terminal; xterm's own parser keeps its screen.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import xterm from '@xterm/headless'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const WITHIN_MS = 30_000
+const TERMINALS = { columns: 80, rows: 24 }
+
+/** Keys that are no text. */
+export const KEY = {
+  ...{
+    enter: '\r',
+    tab: '\t',
+    escape: '\x1b',
+    backspace: '\x7f',
+    up: '\x1b[A',
+    pageUp: '\x1b[5~',
+    pageDown: '\x1b[6~',
+  },
+  ...{ ctrlC: '\x03', ctrlR: '\x12', ctrlT: '\x14', ctrlU: '\x15', left: '\x1b[D' },
+}
+
+type Waiting = { fits(screen: string): boolean; resolve(): void; reject(error: Error): void; what: string }
+
+const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
+
+/** One terminal with one program, and what is on its screen. */
+export class Terminal {
+  /** The program's exit code. */
+  readonly ended: Promise<number>
+  /** Everything that was ever written to it. */
+  raw = ''
+  private readonly emulator: InstanceType<typeof xterm.Terminal>
+  private readonly child: ChildProcess
+  private readonly directory = mkdtempSync(join(tmpdir(), 'sealpost-terminal-'))
+  private waiting: Waiting[] = []
+
+  /** Runs a TypeScript file of the repository in a terminal. @param env besides PATH. */
+  constructor(
+    file: string,
+    args: string[],
+    options: { env?: Record<string, string>; columns?: number; rows?: number } = {},
+  ) {
+    const { columns, rows } = { ...TERMINALS, ...options }
+    this.emulator = new xterm.Terminal({ cols: columns, rows, allowProposedApi: true, scrollback: 1000 })
+    const program = [process.execPath, '--import', 'tsx', file, ...args].map(quote).join(' ')
+    // What stty says afterwards is what a shell would find.
+    const after =
+      'code=$?; echo; echo "ended with $code, $(stty -a | grep -ow -e -*icanon -e -*echo | tr "\\n" " ")"; exit $code'
+    const command = `tty > ${quote(this.path('tty'))}; stty cols ${columns} rows ${rows}; ${program}; ${after}`
+    this.child = spawn('script', ['-qfec', command, '/dev/null'], {
+      ...{ cwd: ROOT, detached: true, stdio: ['pipe', 'pipe', 'inherit'] },
+      env: { PATH: process.env.PATH, SHELL: '/bin/sh', TERM: 'xterm-256color', LANG: 'C.UTF-8', ...options.env },
+    })
+    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      this.raw += text
+      this.emulator.write(text, () => this.look())
+    })
+    this.ended = once(this.child, 'close').then(([code]) => {
+      for (const each of this.waiting) each.reject(this.unseen(each.what, 'the program ended'))
+      this.emulator.dispose()
+      rmSync(this.directory, { recursive: true, force: true })
+      return code as number
+    })
+  }
+
+  /** What can be seen, line by line, without spaces at the ends. */
+  get screen(): string {
+    return this.lines.join('\n')
+  }
+  get lines(): string[] {
+    const { active } = this.emulator.buffer
+    return Array.from({ length: this.emulator.rows }, (_, at) =>
+      (active.getLine(active.viewportY + at)?.translateToString(true) ?? '').trimEnd(),
+    )
+  }
+  /** Where the cursor is, from 0. */
+  get cursor(): { row: number; column: number } {
+    const { active } = this.emulator.buffer
+    return { row: active.cursorY, column: active.cursorX }
+  }
+  /** Whether the program has the screen for itself. */
+  get isAlternate(): boolean {
+    return this.emulator.buffer.active.type === 'alternate'
+  }
+  /** The colour, of 256, in which this text stands; -1 = the terminal's own. */
+  colourOf(text: string): number {
+    for (const [row, line] of this.lines.entries()) {
+      const column = line.indexOf(text)
+      const cell = column >= 0 ? this.emulator.buffer.active.getLine(row)?.getCell(column) : undefined
+      if (cell) return cell.isFgDefault() ? -1 : cell.getFgColor()
+    }
+    throw new Error(`there is no ${text} on the screen:\n${this.screen}`)
+  }
+
+  /** Resolves once that is on the screen. @throws with the screen when it does not come. */
+  see(wanted: string | RegExp): Promise<void> {
+    return this.until(String(wanted), (screen) =>
+      typeof wanted === 'string' ? screen.includes(wanted) : wanted.test(screen),
+    )
+  }
+  /** Resolves once that is not on the screen any more. */
+  lose(unwanted: string | RegExp): Promise<void> {
+    return this.until(`no ${unwanted}`, (screen) =>
+      typeof unwanted === 'string' ? !screen.includes(unwanted) : !unwanted.test(screen),
+    )
+  }
+
+  /** Types it, as a person would, only faster. */
+  type(text: string): void {
+    this.child.stdin!.write(text)
+  }
+  /** Types a line and Enter. */
+  enter(line: string): void {
+    this.type(`${line}${KEY.enter}`)
+  }
+
+  /** Another size, as when a window is dragged. */
+  resize(columns: number, rows: number): void {
+    this.emulator.resize(columns, rows)
+    const tty = readFileSync(this.path('tty'), 'utf8').trim()
+    spawn('stty', ['-F', tty, 'cols', String(columns), 'rows', String(rows)], { stdio: 'inherit' })
+  }
+
+  /** Ends it, whatever it does. */
+  async close(): Promise<void> {
+    try {
+      process.kill(-this.child.pid!, 'SIGKILL')
+    } catch {
+      // It ended by itself.
+    }
+    await this.ended
+  }
+
+  private path(name: string): string {
+    return join(this.directory, name)
+  }
+
+  private until(what: string, fits: (screen: string) => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(this.unseen(what, `not within ${WITHIN_MS / 1000} s`)), WITHIN_MS)
+      const done = () => clearTimeout(timer)
+      const settle =
+        <A extends unknown[]>(call: (...args: A) => void) =>
+        (...args: A) => {
+          done()
+          call(...args)
+        }
+      this.waiting.push({ fits, what, resolve: settle(resolve), reject: settle(reject) })
+      this.look()
+    })
+  }
+
+  private look(): void {
+    if (this.waiting.length === 0) return
+    const { screen } = this
+    const seen = this.waiting.filter((each) => each.fits(screen))
+    this.waiting = this.waiting.filter((each) => !seen.includes(each))
+    for (const each of seen) each.resolve()
+  }
+
+  private unseen(what: string, why: string): Error {
+    return new Error(`${what}: ${why}. On the screen:\n${this.screen}`)
+  }
+}
