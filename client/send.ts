@@ -1,5 +1,6 @@
 // Ciphertexts for the devices of one send: who is addressed, sessions opened where they must be, and {sessions, row with the exact
 // ciphertexts} in one transaction under the account's mutex. Nothing is transmitted here.
+import type { Uuid } from '../proto/ids.ts'
 import { dropDevice, knownDevices, noteDevice, type WithheldReason } from './book.ts'
 import { fetchBundles } from './bundles.ts'
 import { pack } from './content.ts'
@@ -9,6 +10,7 @@ import type { Bundle } from './crypto.ts'
 import { noteOffer } from './identities.ts'
 import { decide, judge, type Recipient, repairOf } from './mismatch.ts'
 import { type OutboxRow, putRow } from './outbox.ts'
+import type { Roster } from './roster.ts'
 import { Stage } from './stage.ts'
 import { ownUsername } from './usernames.ts'
 import { type Address, type Mismatch, nameOf } from './wire.ts'
@@ -30,7 +32,8 @@ export class Sealer {
 
   /** The first ciphertexts of a row. @throws what fetching throws; nothing is stored then. */
   async seal(row: OutboxRow): Promise<OutboxRow> {
-    const wanted = row.to ?? (await this.everybody(row.conversationId))
+    const { members } = await this.settled(row.conversationId)
+    const wanted = row.to ?? this.everybody(row.conversationId, [...members.keys()])
     return this.work({ row, wanted, kept: [], gone: [] })
   }
 
@@ -48,13 +51,17 @@ export class Sealer {
     return this.work({ row: changed, wanted, kept, gone })
   }
 
-  /** Every known device of the roster and of ghosts, without this one. */
-  private async everybody(conversationId: string): Promise<Address[]> {
-    const { self } = this.core.account
+  /** Nobody is judged by a roster that is not known to its end: a member would be taken for a ghost. */
+  private async settled(conversationId: string): Promise<Roster> {
     const roster = this.conversations.roster(conversationId)
-    const settled = roster && roster.revision > 0 && roster.unknownActors.length === 0
-    const { members } = settled ? roster : await this.conversations.settle(conversationId)
-    const users = new Set([...members.keys(), ...this.conversations.ghosts(conversationId)])
+    const isSettled = roster && roster.revision > 0 && roster.unknownActors.length === 0
+    return isSettled ? roster : this.conversations.settle(conversationId)
+  }
+
+  /** Every known device of the members and of ghosts, without this one. */
+  private everybody(conversationId: string, members: Uuid[]): Address[] {
+    const { self } = this.core.account
+    const users = new Set([...members, ...this.conversations.ghosts(conversationId)])
     return this.core.storage.transaction((tx) =>
       [...users]
         .flatMap((userId) =>
@@ -115,6 +122,8 @@ export class Sealer {
       const withheld = opened.reason
       const note = withheld && withheld !== 'not_in_roster' ? { reason: withheld, atMs: nowMs } : undefined
       noteDevice(stage, opened.address, note)
+      // What devices tell each other is nothing to tell people about. [S-6.2]
+      if (withheld && work.row.to) continue
       if (withheld) recipients.push({ ...opened.address, type: 0, content: new Uint8Array(0), withheld })
       else {
         const sealed = await core.crypto.encrypt(stage, core.account.self, opened.address, plaintext, nowMs)
