@@ -65,5 +65,6 @@ export function openSignals(parts: SignalParts): Features {
       }),
     ],
     clock,
+    parts.report,
   )
 }

@@ -40,20 +40,20 @@ export type Features = Required<Pick<AnyFeature, 'connected' | 'gone' | 'acked' 
 /** Devices remembered per limited feature; past it the one idle longest starts afresh. I10 */
 const MAX_DEVICES = 100_000
 
-/** @param clock Unix milliseconds. */
-export function openFeatures(features: AnyFeature[], clock: () => number): Features {
+/** @param clock Unix milliseconds. @param report a feature failed at what it was told: nobody else's business. */
+export function openFeatures(features: AnyFeature[], clock: () => number, report: (error: unknown) => void): Features {
   const byKind = new Map(
     features.map((each) => [each.kind, { each, buckets: each.rate && openBuckets<number>(each.rate, MAX_DEVICES) }]),
   )
-  const told = <H extends 'connected' | 'gone' | 'acked' | 'hear' | 'stop'>(hook: H) =>
-    features.flatMap((each) => each[hook]?.bind(each) ?? []) as NonNullable<AnyFeature[H]>[]
-  const [connected, gone, acked, hear, stop] = [
-    told('connected'),
-    told('gone'),
-    told('acked'),
-    told('hear'),
-    told('stop'),
-  ]
+  const tell = (each: (feature: AnyFeature) => void): void => {
+    for (const feature of features) {
+      try {
+        each(feature)
+      } catch (error) {
+        report(error)
+      }
+    }
+  }
   return {
     handle(session, frame) {
       const found = byKind.get(frame.kind)
@@ -68,20 +68,10 @@ export function openFeatures(features: AnyFeature[], clock: () => number): Featu
       // Found under the frame's own kind.
       return each.handle(session, frame as never)
     },
-    connected: (session) => {
-      for (const tell of connected) tell(session)
-    },
-    gone: (session) => {
-      for (const tell of gone) tell(session)
-    },
-    acked: (session, envelopes, earlier) => {
-      for (const tell of acked) tell(session, envelopes, earlier)
-    },
-    hear: (hint) => {
-      for (const tell of hear) tell(hint)
-    },
-    stop: () => {
-      for (const tell of stop) tell()
-    },
+    connected: (session) => tell((each) => each.connected?.(session)),
+    gone: (session) => tell((each) => each.gone?.(session)),
+    acked: (session, envelopes, earlier) => tell((each) => each.acked?.(session, envelopes, earlier)),
+    hear: (hint) => tell((each) => each.hear?.(hint)),
+    stop: () => tell((each) => each.stop?.()),
   }
 }

@@ -4,7 +4,12 @@ import type { MessageStatus } from '../signal-codec.ts'
 
 /** tell: the numbers moved, and the sender was not told. count: the database knows by how much. Both may be due. */
 type Entry = MessageStatus & { tell: boolean; count: boolean }
-type Sender = { entries: Map<Uuid, Entry>; isDue: boolean }
+type Sender = {
+  entries: Map<Uuid, Entry>
+  isDue: boolean
+  /** Later messages have nobody's mark upon them yet, as far as was heard: their first ack says all. */
+  unreadFrom: Uuid
+}
 
 /** Messages remembered per sender and in all; past it the oldest is forgotten, since a StatusRequest tells as well. I10 */
 const SENDER_MAX = 512
@@ -14,15 +19,22 @@ export class StatusBoard {
   private readonly senders = new Map<Uuid, Sender>()
   private size = 0
 
+  /** A device of the user is connected. @param lastId no message made before it is later; what is sent from now on is. */
+  open(userId: Uuid, lastId: Uuid): void {
+    if (!this.senders.has(userId)) this.senders.set(userId, { entries: new Map(), isDue: false, unreadFrom: lastId })
+  }
+
   /**
-   * Others have this message of the sender now.
+   * Others have this message of the sender now. Nothing to anybody when the sender is not connected here.
    * @param delivered to how many, where that follows from the conversation (1 in a direct one); null = it has to be counted.
    * @returns whether there is something to tell or count that was not before.
    */
   delivered(userId: Uuid, messageId: Uuid, conversationId: Uuid, delivered: number | null): boolean {
-    const sender = this.sender(userId)
+    const sender = this.senders.get(userId)
+    if (!sender) return false
     const entry = sender.entries.get(messageId) ?? this.enter(sender, messageId, conversationId)
-    if (delivered === null) entry.count = true
+    // Who has it may have read further on before.
+    if (delivered === null || messageId <= sender.unreadFrom) entry.count = true
     else if (delivered <= entry.delivered) return false
     else {
       entry.delivered = delivered
@@ -34,24 +46,24 @@ export class StatusBoard {
   /** Somebody read on in a conversation, from after one message up to another: what is known there has to be counted. */
   read(userId: Uuid, conversationId: Uuid, after: Uuid | null, upTo: Uuid): boolean {
     const sender = this.senders.get(userId)
+    if (!sender) return false
+    if (upTo > sender.unreadFrom) sender.unreadFrom = upTo
     let found = false
-    for (const entry of sender?.entries.values() ?? []) {
+    for (const entry of sender.entries.values()) {
       const { conversationId: its, messageId } = entry
       if (its !== conversationId || messageId > upTo || (after !== null && messageId <= after)) continue
       entry.count = true
       found = true
     }
-    return found && this.mark(sender!)
+    return found && this.mark(sender)
   }
 
-  /** What the sender was told when he asked: from here on he learns of what moves. */
+  /** The sender asked about these: from here on he learns of what moves. His other devices were not told what he was. */
   asked(userId: Uuid, statuses: readonly MessageStatus[]): void {
-    const sender = this.sender(userId)
-    for (const { messageId, conversationId, delivered, read } of statuses) {
-      const entry = sender.entries.get(messageId) ?? this.enter(sender, messageId, conversationId)
-      entry.delivered = Math.max(entry.delivered, delivered)
-      entry.read = Math.max(entry.read, read)
-    }
+    const sender = this.senders.get(userId)
+    if (!sender) return
+    for (const { messageId, conversationId } of statuses)
+      if (!sender.entries.has(messageId)) this.enter(sender, messageId, conversationId)
   }
 
   /** What there is to do for this sender; none of it is due any more. */
@@ -92,15 +104,6 @@ export class StatusBoard {
   /** Messages remembered. */
   get messages(): number {
     return this.size
-  }
-
-  private sender(userId: Uuid): Sender {
-    let sender = this.senders.get(userId)
-    if (!sender) {
-      sender = { entries: new Map(), isDue: false }
-      this.senders.set(userId, sender)
-    }
-    return sender
   }
 
   private enter(sender: Sender, messageId: Uuid, conversationId: Uuid): Entry {

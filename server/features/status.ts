@@ -11,6 +11,7 @@ import type { Sent } from '../session.ts'
 import type { Sessions } from '../sessions.ts'
 import { encodeSignal, type MessageStatus } from '../signal-codec.ts'
 import type { Own, Statuses } from '../statuses.ts'
+import { idAt } from '../sweep.ts'
 import type { Time } from '../time.ts'
 import type { Feature } from './feature.ts'
 import { StatusBoard } from './status-board.ts'
@@ -36,6 +37,9 @@ const FRAME_MAX = 250
 const COUNT_MAX = 500
 const WAITING_MAX = 20_000
 
+/** Between the nodes, milliseconds: they make the ids of messages. */
+const CLOCKS_APART_MS = 10_000
+
 /** The feature of StatusRequest and of StatusUpdate. */
 export function status(deps: StatusDeps): Feature<'status'> {
   const board = new StatusBoard()
@@ -44,8 +48,6 @@ export function status(deps: StatusDeps): Feature<'status'> {
   let cancel: (() => void) | null = null
   let counting = false
   let waiting: Own[] = []
-
-  const connected = (userId: Uuid): boolean => !deps.sessions.ofUser(userId)[Symbol.iterator]().next().done
 
   function due(userId: Uuid): void {
     turns[Number.parseInt(userId.slice(-4), 16) % SLICES]!.add(userId)
@@ -114,7 +116,7 @@ export function status(deps: StatusDeps): Feature<'status'> {
     async handle({ caller, connection }, { requestId, messageIds }) {
       const asked = [...new Set(messageIds)].slice(0, STATUS_MAX_IDS)
       const statuses = await deps.statuses.count(asked.map((messageId) => ({ messageId, userId: caller.userId })))
-      if (connected(caller.userId)) board.asked(caller.userId, statuses)
+      board.asked(caller.userId, statuses)
       connection.send(encodeSignal.statusUpdate(requestId, statuses))
     },
 
@@ -129,7 +131,6 @@ export function status(deps: StatusDeps): Feature<'status'> {
 
     hear(hint) {
       if (hint.kind === 'acked') {
-        if (!connected(hint.userId)) return
         for (const { messageId, conversationId } of hint.messages) {
           const direct = hint.countable && deps.rosters.cached(conversationId)?.kind === 'direct'
           if (board.delivered(hint.userId, messageId, conversationId, direct ? 1 : null)) due(hint.userId)
@@ -140,8 +141,11 @@ export function status(deps: StatusDeps): Feature<'status'> {
       }
     },
 
+    connected: ({ caller }) => board.open(caller.userId, idAt(deps.time.now() + CLOCKS_APART_MS)),
+
     gone({ caller }) {
-      if (!connected(caller.userId)) board.forget(caller.userId)
+      for (const _other of deps.sessions.ofUser(caller.userId)) return
+      board.forget(caller.userId)
     },
 
     stop: () => cancel?.(),

@@ -190,6 +190,8 @@ describe('too often [G-1.4]', () => {
   it('another conversation has its own measure', async () => {
     const [b, a] = await live(bob, ann)
     const direct = await ann!.direct(bob!)
+    b!.write(typing(direct))
+    await a!.next('typing')
     for (let i = 0; i < 6; i++) b!.write(typing(group))
     b!.write(typing(direct))
     await b!.fence()

@@ -77,7 +77,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
           sessions,
           openLocalHub(report)(() => {}),
         ),
-        features: openFeatures([], Date.now),
+        features: openFeatures([], Date.now, report),
         directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
         // No test of the rig sends.
         mailbox: null as never,
