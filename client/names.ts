@@ -15,7 +15,8 @@ export type UserName = { username: string; isChecked: boolean }
 
 /** Characters of a group's name at most; longer ones are cut. */
 export const GROUP_NAME_MAX = 100
-const USERNAME_MAX = 48
+/** What can be a username at all; anything else is no claim. */
+const USERNAME = /^[a-z_][a-z0-9_]{2,31}\.\d{2,10}$/i
 
 /** @property checked was looked up. @property claimed was not yet. @property own the user said so, not another. @property refused was looked up, and is somebody else's. */
 type Row = { checked: string; claimed: string; own: boolean; refused: string }
@@ -28,7 +29,7 @@ const groups = new Table<string>('group_names')
 export function noteClaim(tx: Reader & Writer, userId: Uuid, username: string, source: 'own' | 'other'): boolean {
   const row = users.get(tx, userId) ?? UNKNOWN
   const isOwn = source === 'own'
-  if (!username || username.length > USERNAME_MAX || username === row.checked || username === row.refused) return false
+  if (!USERNAME.test(username) || username === row.checked || username === row.refused) return false
   if (username === row.claimed && (row.own || !isOwn)) return false
   // A user's own word counts more than another's.
   if (!isOwn && (row.own || row.checked)) return false

@@ -21,7 +21,7 @@ function fail(error: unknown): never {
 }
 
 /** Runs until its user quits; then the terminal is as it was and everything is stored. */
-function converse({ device, notebook, url }: Opened): void {
+function converse({ device, notebook, url, realm }: Opened): void {
   const screen = new Screen(stdout, themeOf(process.env))
   const size = () => ({ columns: stdout.columns || 80, rows: stdout.rows || 24 })
   const messenger = new Messenger({
@@ -59,6 +59,10 @@ function converse({ device, notebook, url }: Opened): void {
   process.on('exit', () => screen.leave())
   stdout.on('resize', redraw)
   stdout.on('error', quit)
+  // An address is remembered once the account's own relay answered there.
+  device.on('state', ({ name }) => {
+    if (name === 'live') notebook.home = { url, realm }
+  })
   keyboard.open(stdin)
   messenger.start(size())
 }

@@ -1,5 +1,6 @@
 // Commands about oneself and one's own devices: linked, listed, ended, recovered; and what went wrong on this one.
 import type { Settings } from '../../client/index.ts'
+import { withNames } from './labels.ts'
 import type { Messenger } from './messenger.ts'
 import type { Intent, PanelLine } from './model.ts'
 import { Refusal } from './refusals.ts'
@@ -140,7 +141,7 @@ export class DeviceActions {
       notebook
         .notices(id)
         .filter(({ notice }) => notice.tone === 'warning')
-        .map(({ notice }): PanelLine => ({ text: `${dayOf(notice.atMs)}: ${notice.text}` })),
+        .map(({ notice }): PanelLine => ({ text: `${dayOf(notice.atMs)}: ${withNames(state, notice.text)}` })),
     )
     const lines = [...lost, ...told]
     this.messenger.page(

@@ -23,8 +23,8 @@ export async function enrol(opened: Opened, options: Options, say: Say): Promise
     await findRelay(url)
     if (start === 'link') await linkThis(device, { username, url, say })
     else await register(opened, options, say)
+    notebook.home = { url, realm }
   }
-  notebook.home = { url, realm }
 }
 
 /** @throws Refusal when there is none that works. */

@@ -33,3 +33,10 @@ export const typeable = (state: Known): string[] =>
     .filter(({ username }) => username !== '')
     .map(({ username }) => shortName(username))
     .sort()
+
+/** In a text that is kept: who this is will be known later. */
+export const mention = (userId: string): string => `\u0001${userId}\u0001`
+
+/** A text with its people by the names they have now. */
+export const withNames = (state: Known, text: string): string =>
+  text.replaceAll(/\u0001([0-9a-z-]+)\u0001/g, (_, userId: string) => labelOf(state, userId))

@@ -2,7 +2,7 @@
 import type { Device, Message } from '../../client/index.ts'
 import { type Edit, textOf } from './editor.ts'
 import { lastPlace, pageOf } from './history.ts'
-import { labelOf } from './labels.ts'
+import { mention } from './labels.ts'
 import { maxScroll } from './layout.ts'
 import { memberNews } from './membership.ts'
 import { type Chat, type Intent, type Notice, openChat, type PanelLine, type State, type Tone } from './model.ts'
@@ -144,7 +144,7 @@ export class Messenger {
     device.on('user_named', ({ userId }) => this.people.named(userId))
     device.on('group_named', ({ conversationId, byUserId, groupName }) => {
       this.bring(conversationId)
-      this.note(conversationId, `${labelOf(this.state, byUserId)} named the group ${safeLine(groupName)}`)
+      this.note(conversationId, `${mention(byUserId)} named the group ${safeLine(groupName)}`)
     })
     device.on('typing', ({ conversationId, userId, isTyping }) =>
       this.tell({ type: 'typing', chatId: conversationId, userId, isTyping }),
@@ -158,21 +158,20 @@ export class Messenger {
 
   private listenToTrouble(): void {
     const { device } = this
-    const label = (userId: string) => labelOf(this.state, userId)
     device.on('identity_changed', ({ userId }) => {
       this.people.refresh(userId)
-      this.noteAbout(userId, `${label(userId)} has a new identity key`)
+      this.noteAbout(userId, `${mention(userId)} has a new identity key`)
     })
     device.on('undecryptable', ({ conversationId, userId, reason }) => {
       const why = reason === 'untrusted_identity' ? 'it waits until you /accept the new key' : 'asked for it again'
-      this.troubleIn(conversationId, `a message from ${label(userId)} could not be decrypted; ${why}`)
+      this.troubleIn(conversationId, `a message from ${mention(userId)} could not be decrypted; ${why}`)
     })
     device.on('quarantined', ({ conversationId, userId, reason }) =>
-      this.troubleIn(conversationId, `a message from ${label(userId)} is not shown: ${reason}`),
+      this.troubleIn(conversationId, `a message from ${mention(userId)} is not shown: ${reason}`),
     )
     device.on('ghost', ({ conversationId, userId }) => {
       this.bring(conversationId)
-      this.troubleIn(conversationId, `the relay delivers to ${label(userId)}, whom no member added`)
+      this.troubleIn(conversationId, `the relay delivers to ${mention(userId)}, whom no member added`)
     })
     device.on('gap', ({ overflowed, expired }) => {
       const text = `${overflowed + expired} messages were lost: ${overflowed} because too much was waiting, ${expired} because they waited too long`
@@ -211,7 +210,7 @@ export class Messenger {
     this.bring(chatId)
     const after = this.state.chats.find(({ id }) => id === chatId)
     if (!after) return
-    for (const text of memberNews(this.state, before ?? null, after)) this.note(chatId, text)
+    for (const text of memberNews(before ?? null, after)) this.note(chatId, text)
   }
 
   // Read is what is on the screen: the end of the open conversation, with no page over it.

@@ -15,7 +15,7 @@ export type Person = {
   isOnline: boolean
 }
 
-/** A line of the transcript that is not a message. @property tone how much it matters. */
+/** A line of the transcript that is not a message. @property text people in it are mentions, see labels.ts. @property tone how much it matters. */
 export type Notice = { kind: 'notice'; id: string; atMs: number; text: string; tone: 'note' | 'warning' }
 /** A message in the transcript. */
 export type Shown = { kind: 'message'; message: Message }

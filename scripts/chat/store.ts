@@ -30,6 +30,10 @@ export function openStore({ data, username, url: given, realm: named }: Options)
   const before = notebook.home
   const url = given ?? before?.url ?? USUAL_URL
   const realm = named ?? before?.realm ?? usualRealm(url)
+  if (before && before.realm !== realm) {
+    storage.close()
+    throw new Refusal(`This account is on the relay ${before.realm}, not on ${realm}.`)
+  }
   const device = new Device({ url, realm, transport: wsTransport(), storage, crypto: libsignal() })
   return { device, notebook, url, realm }
 }

@@ -1,6 +1,6 @@
 // A conversation as lines of so many cells: names, times, marks, days. Pure, and remembered per entry, since wrapping is the costly part.
 import type { Message } from '../../client/index.ts'
-import { labelOf } from './labels.ts'
+import { labelOf, withNames } from './labels.ts'
 import type { Chat, Entry, Line, Span, State } from './model.ts'
 import { cut, padded, safe, safeLine, widthOf, wrap } from './text.ts'
 
@@ -112,7 +112,7 @@ function entryLines(state: State, chat: Chat, entry: Entry, cells: number): Line
   if (entry.kind === 'message') return messageLines(state, chat, entry.message, cells)
   const tone = entry.tone === 'warning' ? 'warning' : 'dim'
   const sign = entry.tone === 'warning' ? '! ' : '· '
-  return wrap(safe(entry.text), cells - TIME_CELLS - 2).map(
+  return wrap(safe(withNames(state, entry.text)), cells - TIME_CELLS - 2).map(
     (text, at): Line => [
       { text: at === 0 ? `${clockOf(entry.atMs)} ` : ' '.repeat(TIME_CELLS), tone: 'dim' },
       { text: (at === 0 ? sign : '  ') + text, tone },
@@ -123,7 +123,7 @@ function entryLines(state: State, chat: Chat, entry: Entry, cells: number): Line
 const remembered = new WeakMap<Entry, { key: string; lines: Line[] }>()
 
 function linesOf(state: State, chat: Chat, entry: Entry, cells: number): Line[] {
-  const label = entry.kind === 'message' ? labelOf(state, entry.message.senderUserId) : ''
+  const label = entry.kind === 'message' ? labelOf(state, entry.message.senderUserId) : withNames(state, entry.text)
   const refers = entry.kind === 'message' && (entry.message.body.replyTo || entry.message.body.reaction)
   const key = `${cells} ${nameCells(state, chat)} ${label} ${refers ? chat.entries.length : ''}`
   const before = remembered.get(entry)

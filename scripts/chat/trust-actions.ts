@@ -1,6 +1,6 @@
 // Commands about keys: the number to compare, and the key that changed. Nothing is accepted without a question.
 import type { Finder } from './finder.ts'
-import { labelOf } from './labels.ts'
+import { labelOf, mention } from './labels.ts'
 import type { Messenger } from './messenger.ts'
 import type { PanelLine } from './model.ts'
 import { Refusal } from './refusals.ts'
@@ -78,6 +78,6 @@ export class TrustActions {
     const { messenger } = this
     await messenger.device.acceptIdentity(userId)
     messenger.people.refresh(userId)
-    messenger.noteAbout(userId, `you accepted the new key of ${labelOf(messenger.state, userId)}`)
+    messenger.noteAbout(userId, `you accepted the new key of ${mention(userId)}`)
   }
 }

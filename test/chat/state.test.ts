@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Message } from '../../client/index.ts'
 import { EMPTY, edit, textOf } from '../../scripts/chat/editor.ts'
-import { labelOf, titleOf } from '../../scripts/chat/labels.ts'
+import { labelOf, mention, titleOf } from '../../scripts/chat/labels.ts'
 import { layoutOf, maxScroll } from '../../scripts/chat/layout.ts'
 import { memberNews } from '../../scripts/chat/membership.ts'
 import { type Chat, failedIn, openChat, type State } from '../../scripts/chat/model.ts'
@@ -219,6 +219,19 @@ describe('what is drawn', () => {
     expect(titleOf(state, { ...group, name: 'Climbing' })).toBe('Climbing')
   })
 
+  it('people in a kept text are called what they are called now', () => {
+    const notice = {
+      kind: 'notice' as const,
+      id: '1',
+      atMs: NOON,
+      text: `${mention(CAROL)} joined`,
+      tone: 'note' as const,
+    }
+    const state = given(talking, { type: 'entry', chatId: 'one', entry: notice })
+    expect(lines(state).at(-1)).toMatch(/· unnamed-carol- joined$/)
+    expect(lines(given(state, named(CAROL, 'carol.01'))).at(-1)).toMatch(/· carol joined$/)
+  })
+
   it('rows add up at every size', () => {
     for (const columns of [24, 40, 59, 60, 80, 200])
       for (const rows of [8, 10, 24, 60]) {
@@ -245,15 +258,14 @@ describe('what is drawn', () => {
     ])
     expect(
       memberNews(
-        talking,
         before,
         group([
           [ME, 'member'],
           [CAROL, 'member'],
         ]),
       ),
-    ).toEqual(['unnamed-carol- joined', 'bob left', 'you is a member now'])
-    expect(memberNews(talking, before, { ...before, archived: true })).toEqual(['the conversation was archived'])
+    ).toEqual([`${mention(CAROL)} joined`, `${mention(BOB)} left`, `${mention(ME)}: no admin any more`])
+    expect(memberNews(before, { ...before, archived: true })).toEqual(['the conversation was archived'])
   })
 })
 

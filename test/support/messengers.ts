@@ -20,7 +20,7 @@ export type Messengers = {
   launch(name: string, options?: Start): Terminal
   /** Where that messenger keeps its things. */
   store(name: string): string
-  relay: { stop(): Promise<void>; start(): Promise<void> }
+  relay: { stop(): Promise<void>; start(config?: { realm: string }): Promise<void> }
   close(): Promise<void>
 }
 
@@ -89,8 +89,8 @@ export async function messengers(): Promise<Messengers> {
         relay = null
         await running?.close()
       },
-      async start() {
-        relay = await testRelay({ db })
+      async start(config) {
+        relay = await testRelay({ db, ...(config && { config }) })
       },
     },
     async close() {
