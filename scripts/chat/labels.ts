@@ -34,9 +34,15 @@ export const typeable = (state: Known): string[] =>
     .map(({ username }) => shortName(username))
     .sort()
 
+// Around an id; no text from elsewhere can hold it: it is a control character.
+const MARK = '\u0001'
+
 /** In a text that is kept: who this is will be known later. */
-export const mention = (userId: string): string => `\u0001${userId}\u0001`
+export const mention = (userId: string): string => MARK + userId + MARK
 
 /** A text with its people by the names they have now. */
 export const withNames = (state: Known, text: string): string =>
-  text.replaceAll(/\u0001([0-9a-z-]+)\u0001/g, (_, userId: string) => labelOf(state, userId))
+  text
+    .split(MARK)
+    .map((part, at) => (at % 2 === 1 ? labelOf(state, part) : part))
+    .join('')
