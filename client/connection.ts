@@ -1,4 +1,5 @@
 // One device's connection, kept up: states, reconnecting, matching answers to requests. What frames mean is not decided here.
+import { RelayError } from '../proto/errors.ts'
 import { ACK_MAX_IDS, CONTENT_MAX_BYTES, FRAME_MAX_BYTES, KEYS_MAX_PER_UPLOAD } from '../proto/limits.ts'
 import { Backoff, type Ending } from './backoff.ts'
 import { Emitter } from './events.ts'
@@ -49,9 +50,11 @@ export type ConnectionEvents = { state: ConnectionState; hello: Hello; frame: Se
 /** Tokens for the socket. @throws DeviceGone when the relay refuses the device; anything else counts as offline. */
 export type Tokens = (options: { fresh: boolean }) => Promise<{ token: string; expiresInMs: number }>
 
-type Waiting = { resolve(frame: ServerFrame): void; reject(error: Error): void }
+/** @property messageBytes of a SignalMessage; 0 = another request. */
+type Waiting = { resolve(frame: ServerFrame): void; reject(error: Error): void; messageBytes: number }
 
 /** [C-8] */
+const CLOSE_TOO_LARGE = 1009
 const CLOSE_DISPLACED = 4409
 const FINAL: Record<number, CloseReason> = { 4400: 'malformed', [CLOSE_DISPLACED]: 'connected_elsewhere' }
 const OPEN_WITHIN_MS = 15_000
@@ -125,14 +128,15 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.change({ name: 'live' })
   }
 
-  /** Sends and waits for what answers it, an Error frame included. @throws Disconnected. */
+  /** Sends and waits for what answers it, an Error frame included. @throws Disconnected; RelayError TOO_LARGE when it ended the connection. */
   ask(body: ClientBody): Promise<ServerFrame> {
     const { socket } = this
     if (!socket || this.openedAtMs === null) return Promise.reject(new Disconnected('there is no connection'))
     return new Promise((resolve, reject) => {
       const requestId = ++this.requestId
-      this.waiting.set(requestId, { resolve, reject })
-      socket.send(encodeFrame(requestId, body))
+      const frame = encodeFrame(requestId, body)
+      this.waiting.set(requestId, { resolve, reject, messageBytes: body.signalMessage ? frame.length : 0 })
+      socket.send(frame)
     })
   }
 
@@ -253,6 +257,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
     // A platform that hides why an upgrade failed may hide a 401.
     if (code === 4401 || ending.openMs === null) this.needsFresh = true
+    if (code === CLOSE_TOO_LARGE) this.refuseLargest()
     this.end()
     const final = FINAL[code]
     // [C-5.3] Once: whoever displaces us again is somebody else.
@@ -265,6 +270,15 @@ export class Connection extends Emitter<ConnectionEvents> {
     const retryInMs = this.backoff.after(ending)
     this.cancelRetry = this.options.time.after(retryInMs, () => void this.connect())
     this.change({ name: 'offline', retryInMs })
+  }
+
+  /** 1009 does not say over which message: the largest under way is not sent again. [C-8] */
+  private refuseLargest(): void {
+    const messages = [...this.waiting].filter(([, { messageBytes }]) => messageBytes > 0)
+    const [largest] = messages.sort(([, a], [, b]) => b.messageBytes - a.messageBytes)
+    if (!largest) return
+    this.waiting.delete(largest[0])
+    largest[1].reject(new RelayError('TOO_LARGE', 'the relay ended the connection over its size'))
   }
 
   /** Lets go of the present attempt, whatever its stage. */
