@@ -8,6 +8,10 @@ export const IV_MAX_BYTES = 64
 export const FRAME_MAX_BYTES = 1024 * 1024
 /** Beyond this the socket closes with 1009, bytes. [L-1] */
 export const FRAME_HARD_MAX_BYTES = 1.25 * 1024 * 1024
+/** Largest frame over HTTP, bytes. [C-9.4] */
+export const FRAME_HTTP_MAX_BYTES = 16 * 1024 * 1024
+/** Longest wait of one request for deliveries, seconds. [C-9.8] */
+export const POLL_WAIT_MAX_SECONDS = 60
 /** Message ids in one Ack. */
 export const ACK_MAX_IDS = 1000
 /** Users in one PresenceSubscription. [G-2.1] */

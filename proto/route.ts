@@ -14,6 +14,15 @@ export type Caller = {
   deviceUuid: Uuid
 }
 
+/** A body of bytes that nobody has read yet, for routes with `raw`. */
+export type RawBody = {
+  contentType: string
+  /** As announced; null = not announced. */
+  contentLength: number | null
+  /** @throws RelayError TOO_LARGE, OVERLOADED, or INVALID_REQUEST when it was cut off. */
+  read(): Promise<Buffer>
+}
+
 /** One request, body already parsed by the route's schema. */
 export type RouteRequest<Body> = {
   params: Record<string, string>
@@ -21,6 +30,10 @@ export type RouteRequest<Body> = {
   body: Body
   /** Present exactly when the route's auth is 'device'. */
   caller: Caller
+  /** When the caller's token ends, Unix milliseconds; 0 without a caller. */
+  expiresAtMs: number
+  /** Calls back, at most once, when the client is gone before its answer. */
+  onGone(listener: () => void): void
   /** The raw bearer token, for routes whose auth is 'none' and that check one of their own. Never logged (I16). */
   bearer: string | null
   /** The Authorization header as it came, for the token endpoint's HTTP Basic. Never logged (I16). [T-3] */
@@ -30,7 +43,7 @@ export type RouteRequest<Body> = {
   nowMs: number
 }
 
-/** A refusal is thrown as a RelayError, never returned. */
+/** A refusal is thrown as a RelayError, never returned. @property body with a contentType text or bytes, otherwise JSON. */
 export type RouteResponse = { status: number; body?: unknown; headers?: Record<string, string>; contentType?: string }
 
 export type Route<Body = unknown> = {
@@ -42,6 +55,8 @@ export type Route<Body = unknown> = {
   auth: 'device' | 'none'
   /** Absent = the route takes no body. Bodies are JSON unless `form` is set. */
   body?: ZodType<Body>
+  /** The body is protobuf and handed on unread, as a RawBody; no schema. */
+  raw?: boolean
   /** The body is application/x-www-form-urlencoded: an object of strings, a repeated name as an array of strings. */
   form?: boolean
   /** Requests of one user: burst at once, then one every everyMs; past it RATE_LIMITED. Absent = not bounded. Only with auth 'device'. */

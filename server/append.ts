@@ -1,9 +1,10 @@
 // One batch into append_batch() and back: arrays in, what was written or why nothing was out. No policy here; that is in batch.ts.
 import type { Uuid } from '../proto/ids.ts'
 import type { Addressed } from './authorize.ts'
-import type { Sql } from './database.ts'
+import type { PendingQuery, Sql, Transaction } from './database.ts'
 import type { Send, Sender } from './frames.ts'
 import type { Roster } from './rosters.ts'
+import { hex, STAGED_ABOVE_BYTES, stage, staged } from './staging.ts'
 
 /** A decided send on its way to commit. */
 export type Entry = {
@@ -53,7 +54,6 @@ const array = (values: readonly (string | number | boolean | null)[]): string =>
 const texts = (values: readonly (string | null)[]): string =>
   `{${values.map((v) => (v === null ? 'null' : `"${v.replace(/["\\]/g, '\\$&')}"`)).join(',')}}`
 const ascending = (keys: Iterable<number>): number[] => [...keys].sort((a, b) => a - b)
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
 
 /**
  * Commits the whole batch or nothing of it.
@@ -82,7 +82,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   const at: number[] = []
   const length: number[] = []
   const iv: number[] = []
-  const blob: string[] = ['\\x']
+  const blob: Uint8Array[] = []
   let offset = 1
   entries.forEach((entry, m) => {
     for (const { device, recipient } of entry.rows) {
@@ -96,7 +96,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
       at.push(offset)
       length.push(recipient.content.length)
       iv.push(recipient.iv.length)
-      blob.push(hex(recipient.content), hex(recipient.iv))
+      blob.push(recipient.content, recipient.iv)
       offset += recipient.content.length + recipient.iv.length
     }
   })
@@ -105,7 +105,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   )
   const sends = entries.map((entry) => entry.send)
 
-  const [answer] = await sql<[Answer]>`select * from append_batch(
+  const call = (sql: Sql | Transaction, bytes: PendingQuery) => sql<[Answer]>`select * from append_batch(
     ${array(ascending(locks))}::text::bigint[], ${array(keys)}::text::bigint[], ${array(keys.map((key) => counts.get(key)!))}::text::int[],
     ${array([...conversations.keys()])}::text::uuid[], ${array([...conversations.values()])}::text::text[],
     ${array(entries.map((e) => e.messageId))}::text::uuid[], ${array(sends.map((s) => s.conversationId))}::text::uuid[],
@@ -116,9 +116,16 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
     ${texts(sends.map((s) => s.attachmentUrl))}::text::text[], ${texts(sends.map((s) => s.thumbnailUrl))}::text::text[],
     ${array(r.k)}::text::int[], ${array(r.n)}::text::int[], ${array(r.m)}::text::int[],
     ${array(r.type)}::text::smallint[], ${array(r.withheld)}::text::smallint[],
-    ${array(at)}::text::int[], ${array(length)}::text::int[], ${array(iv)}::text::int[], ${blob.join('')}::text::bytea,
+    ${array(at)}::text::int[], ${array(length)}::text::int[], ${array(iv)}::text::int[], ${bytes},
     ${array(dropped.map(([key]) => key))}::text::bigint[], ${array(dropped.map(([, id]) => id))}::text::uuid[],
     ${new Date(sentAtMs)}, ${quota})`
+  const [answer] =
+    offset > STAGED_ABOVE_BYTES
+      ? await sql.begin(async (tx) => {
+          await stage(tx, blob)
+          return call(tx, staged(tx))
+        })
+      : await call(sql, sql`${hex(blob)}::text::bytea`)
 
   if (!answer.written)
     return {

@@ -8,7 +8,7 @@ import { type Uuid, uuidToBytes } from '../proto/ids.ts'
 import * as limits from '../proto/limits.ts'
 import { hasTooManyEntries } from './entries.ts'
 import { id, optionalId, within } from './fields.ts'
-import type { Delivery, Outgoing, Recipient, Send, SystemEventBody } from './frames.ts'
+import type { Delivery, Outgoing, Recipient, Send } from './frames.ts'
 import { decodeSignal, type SignalFrame } from './signal-codec.ts'
 
 const v1 = sealpost.v1
@@ -47,6 +47,8 @@ const SCOPES = { [v1.Scope.SCOPE_ALL]: 'ALL', [v1.Scope.SCOPE_SUBSET]: 'SUBSET' 
 /** More devices no conversation has. [L-1] */
 const RECIPIENTS_MAX = limits.GROUP_MAX_MEMBERS * limits.DEVICES_MAX_PER_USER
 const CIPHERTEXT_TYPES = new Set([2, 3, 7, 8])
+/** Recipients checked between two turns of the event loop, where there are turns. */
+const STEP_RECIPIENTS = 500
 const NONE = new Uint8Array(0)
 
 function recipient(raw: sealpost.v1.Recipient.$Properties, at: string): Recipient {
@@ -83,21 +85,25 @@ function recipient(raw: sealpost.v1.Recipient.$Properties, at: string): Recipien
   }
 }
 
-function send(raw: sealpost.v1.SignalMessage.$Properties): Send {
+/** In steps of a length the event loop can bear: a full group has 5,000 recipients. I14 */
+function* send(raw: sealpost.v1.SignalMessage.$Properties): Generator<void, Send> {
   const clientMessageId = id(raw.clientMessageId, 'client_message_id')
   const conversationId = id(raw.conversationId, 'conversation_id')
   const scope = SCOPES[raw.scope as 1 | 2]
   if (!scope) throw invalid('scope must be SCOPE_ALL or SCOPE_SUBSET')
   if ((raw.recipients?.length ?? 0) > RECIPIENTS_MAX)
     throw new RelayError('TOO_LARGE', `recipients names more than ${RECIPIENTS_MAX} devices`)
-  const recipients = (raw.recipients ?? []).map((each, i) => recipient(each, `recipients[${i}]`))
-  if (scope === 'SUBSET' && recipients.length === 0) throw invalid('recipients is empty')
+  const recipients: Recipient[] = []
   const seen = new Set<string>()
-  for (const each of recipients) {
-    const address = `${each.userId}.${each.deviceId}`
+  for (const [i, each] of (raw.recipients ?? []).entries()) {
+    if (i % STEP_RECIPIENTS === STEP_RECIPIENTS - 1) yield
+    const read = recipient(each, `recipients[${i}]`)
+    const address = `${read.userId}.${read.deviceId}`
     if (seen.has(address)) throw invalid(`recipients name device ${address} twice`)
     seen.add(address)
+    recipients.push(read)
   }
+  if (scope === 'SUBSET' && recipients.length === 0) throw invalid('recipients is empty')
   return {
     clientMessageId,
     conversationId,
@@ -129,6 +135,24 @@ export function peekRequestId(bytes: Uint8Array): number {
  * @throws BadFrame INVALID_REQUEST or TOO_LARGE naming the field; nothing has happened.
  */
 export function decodeClientFrame(bytes: Uint8Array): ClientFrame {
+  const steps = decoding(bytes)
+  for (;;) {
+    const step = steps.next()
+    if (step.done) return step.value
+  }
+}
+
+/** The same over several turns of the event loop, for what is too large for one. I14 */
+export async function decodeLargeFrame(bytes: Uint8Array): Promise<ClientFrame> {
+  const steps = decoding(bytes)
+  for (;;) {
+    await new Promise((resolve) => setImmediate(resolve))
+    const step = steps.next()
+    if (step.done) return step.value
+  }
+}
+
+function* decoding(bytes: Uint8Array): Generator<void, ClientFrame> {
   let frame: sealpost.v1.ClientFrame
   try {
     if (hasTooManyEntries(protobuf.Reader.create(bytes)))
@@ -141,7 +165,10 @@ export function decodeClientFrame(bytes: Uint8Array): ClientFrame {
   const requestId = Number.isSafeInteger(frame.requestId) ? frame.requestId : 0
   try {
     if (requestId !== frame.requestId) throw invalid('request_id exceeds 2^53 - 1')
-    if (frame.signalMessage) return { requestId, kind: 'send', send: send(frame.signalMessage) }
+    if (frame.signalMessage) {
+      if ((frame.signalMessage.recipients?.length ?? 0) > STEP_RECIPIENTS) yield
+      return { requestId, kind: 'send', send: yield* send(frame.signalMessage) }
+    }
     if (frame.ack) {
       const ids = frame.ack.messageIds ?? []
       if (ids.length > limits.ACK_MAX_IDS)
@@ -173,6 +200,8 @@ const frame = <K extends keyof Body & string>(kind: K, body: Body[K], requestId 
   kind,
   bytes: v1.ServerFrame.encode(requestId === 0 ? { [kind]: body } : { requestId, [kind]: body }).finish(),
 })
+
+const quiet: typeof frame = (...of) => ({ ...frame(...of), quiet: true })
 
 /** The wire form of one delivery; SystemEvents carry theirs as stored bytes. */
 const envelope = (delivery: Delivery): sealpost.v1.Envelope.$Properties => {
@@ -227,7 +256,7 @@ export const encode = {
     queueMessages: number
     queueTtlMs: number
   }): Outgoing =>
-    frame('hello', {
+    quiet('hello', {
       realm: h.realm,
       epoch: uuidToBytes(h.epoch),
       serverTimeMs: h.nowMs,
@@ -277,7 +306,7 @@ export const encode = {
       gap: { gapId: Uuid; overflowed: number; expired: number; sinceMs: number } | null
     },
   ): Outgoing =>
-    frame(
+    (page.deliveries.length === 0 && !page.hasMore && !page.gap ? quiet : frame)(
       'syncResponse',
       {
         messages: page.deliveries.map(envelope),
@@ -286,15 +315,15 @@ export const encode = {
       },
       requestId,
     ),
-  queueEmpty: (): Outgoing => frame('queueEmpty', {}),
+  queueEmpty: (): Outgoing => quiet('queueEmpty', {}),
   ackCommitted: (requestId: number): Outgoing => frame('ackCommitted', {}, requestId),
   reauthenticated: (requestId: number, expiresAtMs: number): Outgoing =>
     frame('reauthenticated', { expiresAtMs }, requestId),
   keysLow: (c: Counts): Outgoing => frame('keysLow', { counts: counts(c) }),
   goingAway: (reason: 'SHUTDOWN' | 'TOKEN_EXPIRED', retryAfterMs: number): Outgoing =>
     frame('goingAway', { reason: v1.GoingAwayReason[`GOING_AWAY_REASON_${reason}`], retryAfterMs }),
-  error: (requestId: number, error: RelayError): Outgoing =>
-    frame(
+  error: (requestId: number, error: RelayError): Outgoing => ({
+    ...frame(
       'error',
       {
         code: v1.ErrorCode[`ERROR_CODE_${error.code}`],
@@ -308,30 +337,12 @@ export const encode = {
       },
       requestId,
     ),
+    refusal: error,
+  }),
 }
 
-/** The stored form of a SystemEvent. [V-1] */
-export function encodeSystemEvent(body: SystemEventBody): Uint8Array {
-  if ('devicesChanged' in body) {
-    const { change, deviceId, registrationId } = body.devicesChanged
-    return v1.SystemEvent.encode({
-      devicesChanged: { change: v1.DeviceChange[`DEVICE_CHANGE_${change}`], deviceId, registrationId },
-    }).finish()
-  }
-  if ('identityChanged' in body) {
-    const { userId, identityKey } = body.identityChanged
-    return v1.SystemEvent.encode({ identityChanged: { userId: uuidToBytes(userId), identityKey } }).finish()
-  }
-  const c = body.conversationChanged
-  return v1.SystemEvent.encode({
-    conversationChanged: {
-      change: v1.ConversationChange[`CONVERSATION_CHANGE_${c.change}`],
-      actorUserId: uuidToBytes(c.actorUserId),
-      subjectUserIds: c.subjectUserIds.map(uuidToBytes),
-      role:
-        c.role === 'admin' ? v1.Role.ROLE_ADMIN : c.role === 'member' ? v1.Role.ROLE_MEMBER : v1.Role.ROLE_UNSPECIFIED,
-      revision: c.revision,
-      signedChange: c.signedChange,
-    },
+/** What a poll says on its own connection. [C-9.7] */
+export const encodeSyncRequest = (lastMessageId: Uuid | null, limit: number): Uint8Array =>
+  v1.ClientFrame.encode({
+    syncRequest: { lastMessageId: lastMessageId ? uuidToBytes(lastMessageId) : NONE, limit },
   }).finish()
-}

@@ -4,6 +4,8 @@ import postgres from 'postgres'
 /** A pool, and inside `begin` a transaction. bigint columns arrive as numbers: none of ours exceeds 2^53 - 1. */
 export type Sql = postgres.Sql<{ bigint: number }>
 export type Transaction = postgres.TransactionSql<{ bigint: number }>
+/** A statement, or a piece of one. */
+export type PendingQuery = postgres.PendingQuery<postgres.Row[]>
 
 export type Database = {
   /** Everything but the queue: accounts, conversations, keys. */

@@ -70,10 +70,15 @@ export function toRelayError(error: unknown, report: (error: unknown) => void): 
 
 /** A refusal as an HTTP answer. [H-2] [H-3] */
 export function refusal(error: RelayError): { status: number; headers: Record<string, string>; body: string } {
+  return { ...refusalHead(error), body: JSON.stringify(errorBody(error)) }
+}
+
+/** Status and headers of a refusal, whatever its body. [E-1] [H-2] [H-3] */
+export function refusalHead(error: RelayError): { status: number; headers: Record<string, string> } {
   const headers: Record<string, string> = {}
   if (error.retryAfterMs > 0) headers['Retry-After'] = String(Math.ceil(error.retryAfterMs / 1000))
   if (error.code === 'UNAUTHENTICATED') headers['WWW-Authenticate'] = 'Bearer'
-  return { status: HTTP_STATUS[error.code], headers, body: JSON.stringify(errorBody(error)) }
+  return { status: HTTP_STATUS[error.code], headers }
 }
 
 /** The JSON body of a refusal. [H-2] */

@@ -1,7 +1,7 @@
 // SystemEvents: what the relay itself puts into devices' queues, inside the transaction that makes it true. [V-1]
 import { type Uuid, uuidV7 } from '../proto/ids.ts'
-import { encodeSystemEvent } from './codec.ts'
 import type { Transaction } from './database.ts'
+import { encodeSystemEvent } from './event-codec.ts'
 import type { Committed, SystemEventBody } from './frames.ts'
 
 export type SystemEventInput = {

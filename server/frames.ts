@@ -1,8 +1,17 @@
 // What frames mean inside the relay: shapes only. Their bytes are codec.ts's.
+import type { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 
-/** A ServerFrame as it leaves; kind: its body's field. */
-export type Outgoing = { kind: string; bytes: Uint8Array }
+/** A ServerFrame as it leaves. */
+export type Outgoing = {
+  /** Its body's field. */
+  kind: string
+  bytes: Uint8Array
+  /** It brings nothing that anybody waits for: nobody's poll ends with it. [C-9.8] */
+  quiet?: true
+  /** What an Error frame says, for whoever says it in another form too. */
+  refusal?: RelayError
+}
 
 /** One addressed device with its ciphertext, or the reason it gets none. */
 export type Recipient = {

@@ -130,7 +130,7 @@ function openMetrics(register: Registry) {
   const histogram = (name: string, help: string, buckets: number[]) =>
     new Histogram({ name: `sealpost_${name}`, help, buckets, registers: [register] })
   return {
-    connections: gauge('connections', 'Open WebSockets of devices'),
+    connections: gauge('connections', 'Open WebSockets of devices, and polls that wait'),
     /** kind: of codec.ts's ClientFrame, or 'malformed'. */
     framesIn: counter('frames_in', 'Frames received', ['kind']),
     /** kind: the body's field in ServerFrame. */

@@ -25,11 +25,11 @@ const PREFLIGHT: Answer = {
 export function openOrigins(origins: readonly string[]): (handle: Handle) => Handle {
   if (origins.length === 0) return (handle) => handle
   const allowed = new Set(origins)
-  return (handle) => async (head, body) => {
-    if (!SHARED_PATHS.test(head.path)) return handle(head, body)
+  return (handle) => async (head, body, onGone) => {
+    if (!SHARED_PATHS.test(head.path)) return handle(head, body, onGone)
     const headers = headersFor(head, allowed)
     const isPreflight = head.method === 'OPTIONS' && 'Access-Control-Allow-Origin' in headers
-    const answer = isPreflight ? PREFLIGHT : await handle(head, body)
+    const answer = isPreflight ? PREFLIGHT : await handle(head, body, onGone)
     return { ...answer, headers: { ...answer.headers, ...headers } }
   }
 }

@@ -1,10 +1,10 @@
-// The door of the socket: who may come in, and what an open connection is connected to. [C-1] [C-3]
+// Where devices come in, through a socket or an HTTP request: who may, and what an open connection is connected to. [C-1] [C-3] [C-9]
 import type { Directory } from '../keys/directory.ts'
 import { RelayError } from '../proto/errors.ts'
 import { FRAME_HARD_MAX_BYTES, FRAME_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
-import { CLOSE, type Connection } from './connection.ts'
+import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
 import { toRelayError } from './errors.ts'
 import type { Outgoing } from './frames.ts'
 import type { Queue } from './queue.ts'
@@ -30,8 +30,23 @@ const RETRY_MS = 1_000
 const EARLY_MAX_FRAMES = 64
 const EARLY_MAX_BYTES = 2 * FRAME_MAX_BYTES
 
-/** The door of devices: /v1/ws. */
-export function openSession(deps: ReceptionDeps): Door {
+export type Reception = {
+  /** The door of devices: /v1/ws. */
+  door: Door
+  /**
+   * Connects a device that was let in; its Hello is on its way.
+   * @param expiresAtMs when it must have shown another token, Unix milliseconds.
+   * @param isConsumer false: it only reads its queue. It displaces nobody, and nothing comes to it by itself.
+   */
+  enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer?: boolean): ConnectionEvents
+  /** What happens to single frames of a device: their answers go to this connection, and nothing else does. [C-9.1] */
+  exchange(connection: Connection, caller: Caller): Line
+  /** @throws RelayError OVERLOADED: no more connections. */
+  checkRoom(): void
+}
+
+/** Where all devices of this node come in. */
+export function openReception(deps: ReceptionDeps): Reception {
   const { sessions, reach, features, queue, directory, observe, clock } = deps
   let entering = 0
 
@@ -46,7 +61,7 @@ export function openSession(deps: ReceptionDeps): Door {
     report: (error) => observe.log.warn({ err: error }, 'queue read failed'),
   }
 
-  async function greet(session: Session): Promise<void> {
+  async function greet(session: Session, isConsumer: boolean): Promise<void> {
     const counts = await directory.counts(session.caller.deviceKey)
     const { userId, deviceId } = session.caller
     const known = await session.start(({ waiting, databaseEpoch }) =>
@@ -61,22 +76,23 @@ export function openSession(deps: ReceptionDeps): Door {
       }),
     )
     if (!known) return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
-    if (session.state === 'closed') return
+    if (session.state === 'closed' || !isConsumer) return
     features.connected(session)
     if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })
   }
 
-  function open(connection: Connection, caller: Caller, expiresAtMs: number) {
-    entering--
+  function enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer = true): ConnectionEvents {
     const { userId, deviceId } = caller
     const session = new Session(caller, connection, expiresAtMs, sessionDeps)
     const sync = new Sync(session, queue)
     const line = new Line(session, sync, deps)
-    // Registered before its first read: nothing committed in between is missed.
-    sessions.register(session)
-    reach.joined(session)
-    observe.metrics.connections.inc()
-    observe.events.connect({ userId, deviceId, address: connection.address })
+    if (isConsumer) {
+      // Registered before its first read: nothing committed in between is missed.
+      sessions.register(session)
+      reach.joined(session)
+      observe.metrics.connections.inc()
+      observe.events.connect({ userId, deviceId, address: connection.address })
+    }
     // Hello is the first frame on every connection: what comes before it is answered after it. [C-3]
     let early: (() => void)[] | null = []
     let earlyBytes = 0
@@ -91,7 +107,7 @@ export function openSession(deps: ReceptionDeps): Door {
       if (tooMuch || early.length >= EARLY_MAX_FRAMES) session.close(CLOSE.FLOODING, 'flooding')
       else early.push(act)
     }
-    greet(session)
+    greet(session, isConsumer)
       .catch((error: unknown) => {
         const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
         connection.send(encode.error(0, refusal))
@@ -114,6 +130,7 @@ export function openSession(deps: ReceptionDeps): Door {
       closed: (code: number) => {
         session.over()
         sync.wake()
+        if (!isConsumer) return
         sessions.remove(session)
         reach.left(session)
         features.gone(session)
@@ -123,15 +140,28 @@ export function openSession(deps: ReceptionDeps): Door {
     }
   }
 
-  const admit: Door['admit'] = async ({ token, address }) => {
-    if (deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
+  const exchange = (connection: Connection, caller: Caller): Line => {
+    const session = new Session(caller, connection, Number.POSITIVE_INFINITY, sessionDeps)
+    // Its acks free the slots of the device's connection, where there is one. [C-9.3]
+    return new Line(session, new Sync(session, queue), deps, () => sessions.get(caller.deviceKey) ?? session)
+  }
+
+  function checkRoom(): void {
     if (sessions.size + entering >= deps.maxConnections)
       throw new RelayError('OVERLOADED', 'too many connections', { retryAfterMs: RETRY_MS })
+  }
+
+  const admit: Door['admit'] = async ({ token, address }) => {
+    if (deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
+    checkRoom()
     entering++
     try {
       const { caller, expiresAtMs } = await deps.admit(token)
       return {
-        open: (connection) => open(connection, caller, expiresAtMs),
+        open: (connection) => {
+          entering--
+          return enter(connection, caller, expiresAtMs)
+        },
         abandoned: () => {
           entering--
         },
@@ -146,5 +176,5 @@ export function openSession(deps: ReceptionDeps): Door {
       throw refusal
     }
   }
-  return { path: '/v1/ws', maxMessageBytes: FRAME_HARD_MAX_BYTES, admit }
+  return { door: { path: '/v1/ws', maxMessageBytes: FRAME_HARD_MAX_BYTES, admit }, enter, exchange, checkRoom }
 }

@@ -7,7 +7,7 @@ import { BadFrame, type ClientFrame, decodeClientFrame, encode, peekRequestId } 
 import { CLOSE } from './connection.ts'
 import { toRelayError } from './errors.ts'
 import type { Features } from './features/feature.ts'
-import type { Send } from './frames.ts'
+import type { Committed, Send } from './frames.ts'
 import type { Mailbox } from './mailbox.ts'
 import type { Observe } from './observe.ts'
 import type { Reach } from './reach.ts'
@@ -36,6 +36,8 @@ export const IN_WORK_MAX_BYTES = 64 * 1024 * 1024
 const CONNECTION_MAX_BYTES = 8 * 1024 * 1024
 /** Answers and pages buffered for one connection before it is closed. I10 */
 const ANSWERS_MAX_BYTES = BUFFERED_MAX_BYTES + PAGE_MAX_BYTES + 128 * 1024
+/** Rows told to their devices in one turn of the event loop. */
+const FAN_OUT_SLICE = 250
 /** By then another node, or this one's successor, answers. */
 const GOING_AWAY_RETRY_MS = 1_000
 
@@ -44,6 +46,7 @@ export class Line {
   private readonly session: Session
   private readonly sync: Sync
   private readonly deps: RelayDeps
+  private readonly holder: () => Session
   private malformed = 0
   private inWork = 0
   private inWorkBytes = 0
@@ -52,10 +55,12 @@ export class Line {
   /** Acks on their way to commit; a sync waits for them. */
   private acking: Promise<unknown> = Promise.resolve()
 
-  constructor(session: Session, sync: Sync, deps: RelayDeps) {
+  /** @param holder whose slots of the window acks free; the session itself, unless it is nobody's connection. [C-9.3] */
+  constructor(session: Session, sync: Sync, deps: RelayDeps, holder = () => session) {
     this.session = session
     this.sync = sync
     this.deps = deps
+    this.holder = holder
   }
 
   /** Takes one binary frame. Never throws: whatever is wrong is answered on the connection, which stays usable. [E-2] */
@@ -67,20 +72,22 @@ export class Line {
       this.session.close(CLOSE.FLOODING, 'answers are not read')
       return
     }
-    let frame: ClientFrame
     try {
       if (bytes.length > FRAME_MAX_BYTES)
         throw new BadFrame('TOO_LARGE', `the frame exceeds ${FRAME_MAX_BYTES} bytes`, peekRequestId(bytes), true)
-      frame = decodeClientFrame(bytes)
+      void this.take(decodeClientFrame(bytes), bytes.length)
     } catch (error) {
       this.bad(error)
-      return
     }
+  }
+
+  /** Takes a frame of so many bytes. Resolves when it was answered, or needs no answer; never rejects. */
+  async take(frame: ClientFrame, bytes: number): Promise<void> {
     this.malformed = 0
     this.deps.observe.metrics.framesIn.inc({ kind: frame.kind })
     const { load } = this.deps
     // Only sends hold much; acks and syncs, which drain, are never refused for the sake of others.
-    const weight = frame.kind === 'send' ? bytes.length : 0
+    const weight = frame.kind === 'send' ? bytes : 0
     if (
       this.inWork >= IN_WORK_MAX ||
       (this.inWork > 0 && this.inWorkBytes + weight > CONNECTION_MAX_BYTES) ||
@@ -93,7 +100,7 @@ export class Line {
     this.inWork++
     this.inWorkBytes += weight
     load.bytes += weight
-    this.work(frame)
+    await this.work(frame)
       .catch((error: unknown) => this.refuse(frame.kind, frame.requestId, error))
       .finally(() => {
         this.inWork--
@@ -125,7 +132,7 @@ export class Line {
     if (this.deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
     while (this.turn) await this.turn
     const { caller, connection } = this.session
-    const { mailbox, reach, observe } = this.deps
+    const { mailbox, observe } = this.deps
 
     const { submitted, outcome } = mailbox.append(caller, send)
     if (submitted) {
@@ -138,7 +145,7 @@ export class Line {
     const result = await outcome
 
     connection.send(encode.accepted(requestId, result))
-    reach.committed(result.committed)
+    await this.fanOut(result.committed)
 
     observe.metrics[result.duplicate ? 'duplicate' : 'accepted'].inc()
     if (!result.duplicate) observe.metrics.skipped.inc(result.skipped.length)
@@ -152,21 +159,31 @@ export class Line {
     })
   }
 
+  /** In slices: a full group has 5,000 devices, each with a frame of its own. I14 */
+  private async fanOut(rows: Committed[]): Promise<void> {
+    for (let at = 0; at < rows.length; at += FAN_OUT_SLICE) {
+      if (at > 0) await new Promise((resolve) => setImmediate(resolve))
+      this.deps.reach.committed(rows.length <= FAN_OUT_SLICE ? rows : rows.slice(at, at + FAN_OUT_SLICE))
+    }
+  }
+
   private async ack(requestId: number, messageIds: string[]): Promise<void> {
     const { session, deps } = this
     const { deviceKey, userId, deviceId } = session.caller
-    const { rows, unknown } = session.outstanding(messageIds)
+    const holder = this.holder()
+    const { rows, unknown } = holder.outstanding(messageIds)
     const ended = Promise.all([deps.acks.end(rows), deps.acks.endByIds(deviceKey, unknown)])
     // Without its result, which would hold on to all results before it.
     this.acking = Promise.allSettled([this.acking, ended]).then(() => undefined)
     const [, earlier] = await ended
-    session.acked(messageIds)
+    holder.acked(messageIds)
     session.connection.send(encode.ackCommitted(requestId))
     deps.features.acked(session, rows, earlier)
     deps.observe.events.ack({ userId, deviceId, count: messageIds.length })
   }
 
-  private bad(error: unknown): void {
+  /** Answers what could not be read. */
+  bad(error: unknown): void {
     const frame = error instanceof BadFrame ? error : null
     this.deps.observe.metrics.framesIn.inc({ kind: 'malformed' })
     this.refuse('malformed', frame?.requestId ?? 0, error)

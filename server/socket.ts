@@ -25,14 +25,14 @@ export type Head = {
 }
 
 /** What an HTTP request is answered with. */
-export type Answer = { status: number; headers: Record<string, string>; body: string }
+export type Answer = { status: number; headers: Record<string, string>; body: string | Uint8Array }
 
 export type HttpRoute = {
   method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   path: string
   maxBodyBytes: number
   /** Called before the body is read; a refusal here costs no body. @throws nothing. */
-  handle(head: Head, body: () => Promise<Buffer>): Promise<Answer>
+  handle(head: Head, body: () => Promise<Buffer>, onGone: (listener: () => void) => void): Promise<Answer>
 }
 
 /** Who asks for a WebSocket: the token, if one was sent, and what stands in the path's place, as it came. */
@@ -73,8 +73,13 @@ const MAX_BACKPRESSURE = 4 * 1024 * 1024
 /** Seconds without a frame or pong; pings come from sessions.ts. [C-4] */
 const IDLE_TIMEOUT_SECONDS = 120
 const SUBPROTOCOL = 'sealpost.v1'
-/** Bytes of request bodies this process holds at once, whoever sends them; beyond it OVERLOADED. I10 */
-const BODIES_MAX_BYTES = 64 * 1024 * 1024
+/** Bytes of request bodies this process holds at once, whoever sends them; beyond it OVERLOADED. Large ones take nobody's place. I10 */
+const bodies = {
+  small: { held: 0, max: 64 * 1024 * 1024 },
+  large: { held: 0, max: 256 * 1024 * 1024 },
+}
+/** From here on a body is a large one: only sends over HTTP are. [C-9.4] */
+const LARGE_BODY_BYTES = 1024 * 1024
 /** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
 const EXCLUSIVE_PORT = 1
 
@@ -223,8 +228,6 @@ async function upgrade(
   }
 }
 
-let bodiesHeld = 0
-
 async function respond(
   response: uws.HttpResponse,
   request: uws.HttpRequest,
@@ -235,8 +238,13 @@ async function respond(
   const copied = head(response, request, places)
   let gone = false
   const chunks: Buffer[] = []
+  const pool =
+    Math.min(copied.contentLength ?? Number.POSITIVE_INFINITY, route.maxBodyBytes) > LARGE_BODY_BYTES
+      ? bodies.large
+      : bodies.small
   let size = 0
   let held = 0
+  const listeners: (() => void)[] = []
   let finish!: (body: Buffer) => void
   let fail!: (error: unknown) => void
   const body = new Promise<Buffer>((resolve, reject) => {
@@ -248,6 +256,7 @@ async function respond(
   response.onAborted(() => {
     gone = true
     fail(new RelayError('INVALID_REQUEST', 'the request was cut off'))
+    for (const tell of listeners) tell()
   })
   response.onData((chunk, isLast) => {
     size += chunk.byteLength
@@ -257,21 +266,25 @@ async function respond(
         fail(new RelayError('TOO_LARGE', `the body exceeds ${route.maxBodyBytes} bytes`))
       return
     }
-    if (bodiesHeld + chunk.byteLength > BODIES_MAX_BYTES)
+    if (pool.held + chunk.byteLength > pool.max)
       return fail(new RelayError('OVERLOADED', 'too many requests at once', { retryAfterMs: 1000 }))
     held += chunk.byteLength
-    bodiesHeld += chunk.byteLength
+    pool.held += chunk.byteLength
     if (chunk.byteLength > 0) chunks.push(Buffer.from(chunk.slice(0)))
-    if (isLast) finish(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
+    if (isLast) finish(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks.splice(0)))
   })
   try {
-    const answer = await route.handle(copied, () => body)
+    const answer = await route.handle(
+      copied,
+      () => body,
+      (listener) => (gone ? listener() : void listeners.push(listener)),
+    )
     if (!gone) write(response, answer, copied.method)
   } catch (error) {
     report(error)
     if (!gone) write(response, { status: 500, headers: {}, body: '' }, copied.method)
   } finally {
-    bodiesHeld -= held
+    pool.held -= held
   }
 }
 

@@ -15,6 +15,7 @@ import { enqueueEvent } from './events.ts'
 import { accountRoutes } from './http/accounts.ts'
 import { conversationRoutes } from './http/conversations.ts'
 import { deviceRoutes } from './http/devices.ts'
+import { frameRoutes } from './http/frames.ts'
 import { operationRoutes } from './http/operations.ts'
 import { settingsRoutes } from './http/settings.ts'
 import { tokenRoutes } from './http/tokens.ts'
@@ -26,7 +27,7 @@ import type { Observe } from './observe.ts'
 import { openOrigins } from './origins.ts'
 import { Queue } from './queue.ts'
 import { Reach } from './reach.ts'
-import { openSession } from './reception.ts'
+import { openReception } from './reception.ts'
 import { IN_WORK_MAX_BYTES } from './relay.ts'
 import { Rosters } from './rosters.ts'
 import { Sessions } from './sessions.ts'
@@ -36,6 +37,7 @@ import { listen } from './socket.ts'
 import { keepSweeping } from './sweep.ts'
 import { systemTime, type Time } from './time.ts'
 import { openTokens } from './tokens.ts'
+import { Uploads } from './uploads.ts'
 import { openUsernames } from './usernames.ts'
 import { notFound, Requests, serveRoutes } from './web.ts'
 import { Writer } from './writer.ts'
@@ -147,19 +149,6 @@ export async function startRelay(
     let draining = false
     const load = { bytes: 0 }
     const requests = new Requests()
-    const declared = [
-      ...accountRoutes({ accounts }),
-      ...tokenRoutes({ sql, tokens }),
-      ...deviceRoutes({ devices }),
-      ...usernameRoutes({ usernames: openUsernames({ sql }) }),
-      ...keyRoutes(directory),
-      ...conversationRoutes(conversations),
-      ...settingsRoutes({ settings }),
-    ]
-    const { metricsToken } = config
-    const operations = operationRoutes({ sql, observe, routes: declared, draining: () => draining, metricsToken })
-    const routes = [...declared, ...operations]
-    const authenticate = async (token: string | null) => identity.authenticate(token, clock())
     const admit = async (token: string | null) => {
       if (token === null) throw new RelayError('UNAUTHENTICATED', 'an access token is required')
       const claims = await tokens.verify(token, clock())
@@ -186,8 +175,38 @@ export async function startRelay(
       queueMessages: config.queue.maxMessages,
       queueTtlMs: config.queue.ttlMs,
     }
+    const reception = openReception({
+      admit,
+      hello,
+      clock,
+      queue,
+      sessions,
+      reach,
+      features,
+      directory,
+      mailbox,
+      acks,
+      observe,
+      load,
+      maxConnections: config.maxConnections,
+      draining: () => draining,
+    })
+    const frames = frameRoutes({ reception, uploads: new Uploads(), time, observe })
+    const declared = [
+      ...accountRoutes({ accounts }),
+      ...tokenRoutes({ sql, tokens }),
+      ...deviceRoutes({ devices }),
+      ...usernameRoutes({ usernames: openUsernames({ sql }) }),
+      ...keyRoutes(directory),
+      ...conversationRoutes(conversations),
+      ...settingsRoutes({ settings }),
+      ...frames.routes,
+    ]
+    const { metricsToken } = config
+    const operations = operationRoutes({ sql, observe, routes: declared, draining: () => draining, metricsToken })
+    const routes = [...declared, ...operations]
     const served = serveRoutes(routes, {
-      authenticate,
+      authenticate: admit,
       observe,
       clock,
       busy: (by) => requests.count(by),
@@ -200,24 +219,7 @@ export async function startRelay(
       routes: served.map((each) => ({ ...each, handle: shared(each.handle) })),
       notFound: shared(notFound),
       report,
-      doors: [
-        openSession({
-          admit,
-          hello,
-          clock,
-          queue,
-          sessions,
-          reach,
-          features,
-          directory,
-          mailbox,
-          acks,
-          observe,
-          load,
-          maxConnections: config.maxConnections,
-          draining: () => draining,
-        }),
-      ],
+      doors: [reception.door],
     }).catch(async (error: unknown) => {
       await sweeping.stop()
       throw error
@@ -229,6 +231,7 @@ export async function startRelay(
       async close() {
         draining = true
         listener.stop()
+        frames.goAway()
         // What was accepted for writing commits and is acknowledged before the goodbyes; requests under way are answered.
         await Promise.all([writer.drained(), requests.over(REQUESTS_MAX_MS)])
         await new Promise((resolve) => setImmediate(resolve))

@@ -2,14 +2,14 @@
 import { openBuckets } from '../keys/budget.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
-import type { Caller, Route, RouteRequest, RouteResponse } from '../proto/route.ts'
+import type { Caller, RawBody, Route, RouteRequest, RouteResponse } from '../proto/route.ts'
 import { refusal, toRelayError } from './errors.ts'
 import type { Observe } from './observe.ts'
 import type { Answer, Head, HttpRoute } from './socket.ts'
 
 export type WebDeps = {
   /** @throws RelayError UNAUTHENTICATED. */
-  authenticate(token: string): Promise<Caller>
+  authenticate(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
   observe: Observe
   clock: () => number
   /** Told when a request begins and ends: a relay on its way down waits for them. */
@@ -61,7 +61,7 @@ export const serveRoutes = (routes: Route[], deps: WebDeps): HttpRoute[] =>
       method: each.method,
       path: each.path,
       maxBodyBytes: each.maxBodyBytes ?? DEFAULT_BODY_BYTES,
-      handle: (head, body) => answer(each, head, body, deps, spend),
+      handle: (head, body, onGone) => answer(each, { head, body, onGone }, deps, spend),
     }
   })
 
@@ -79,20 +79,17 @@ function openRate(rate: { burst: number; everyMs: number }): Spend {
 /** The answer to a path or method nobody serves. [H-2] */
 export const notFound = async (): Promise<Answer> => refusal(new RelayError('NOT_FOUND', 'no such endpoint'))
 
-async function answer(
-  route: Route,
-  head: Head,
-  body: () => Promise<Buffer>,
-  deps: WebDeps,
-  spend: Spend | undefined,
-): Promise<Answer> {
+/** A request as socket.ts has it. */
+type Asked = { head: Head; body: () => Promise<Buffer>; onGone: (listener: () => void) => void }
+
+async function answer(route: Route, asked: Asked, deps: WebDeps, spend: Spend | undefined): Promise<Answer> {
   const { observe } = deps
   let result: Answer
   deps.busy(1)
   try {
     if (deps.draining() && /^\/(v1|oauth)\//.test(route.path))
       throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
-    result = toAnswer(await route.handle(await read(route, head, body, deps, spend)))
+    result = toAnswer(await route.handle(await read(route, asked, deps, spend)))
   } catch (error) {
     const refused = toRelayError(error, (unknown) =>
       observe.log.error({ err: unknown, route: route.path }, 'request failed'),
@@ -105,7 +102,7 @@ async function answer(
   // Also what a route answers by itself: a wrong device secret.
   if (result.status === 401) {
     observe.metrics.unauthorized.inc()
-    observe.events.unauthorized({ where: route.path, address: head.address, code: 'UNAUTHENTICATED' })
+    observe.events.unauthorized({ where: route.path, address: asked.head.address, code: 'UNAUTHENTICATED' })
   }
   observe.metrics.http.inc({ method: route.method, route: route.path, status: result.status })
   return result
@@ -114,35 +111,51 @@ async function answer(
 const toAnswer = (response: RouteResponse): Answer => ({
   status: response.status,
   headers: { ...(response.contentType && { 'Content-Type': response.contentType }), ...response.headers },
-  body: response.contentType ? String(response.body) : response.body === undefined ? '' : JSON.stringify(response.body),
+  body: toBody(response),
 })
+
+function toBody({ body, contentType }: RouteResponse): string | Uint8Array {
+  if (body instanceof Uint8Array) return body
+  if (contentType) return String(body)
+  return body === undefined ? '' : JSON.stringify(body)
+}
 
 async function read(
   route: Route,
-  head: Head,
-  body: () => Promise<Buffer>,
+  { head, body, onGone }: Asked,
   deps: WebDeps,
   spend: Spend | undefined,
 ): Promise<RouteRequest<unknown>> {
   const bearer = bearerOf(head.authorization)
   let caller: Caller | undefined
+  let expiresAtMs = 0
   if (route.auth === 'device') {
     if (!bearer) throw new RelayError('UNAUTHENTICATED', 'an access token is required')
-    caller = await deps.authenticate(bearer)
+    const admitted = await deps.authenticate(bearer)
+    caller = admitted.caller
+    expiresAtMs = admitted.expiresAtMs
     spend?.(caller.userId, deps.clock())
   }
   const names = route.path.split('/').filter((part) => part.startsWith(':'))
   return {
     params: Object.fromEntries(names.map((name, i) => [name.slice(1), decodeURIComponentSafe(head.params[i] ?? '')])),
     query: new URLSearchParams(head.query),
-    body: route.body ? parse(route, head, await body()) : undefined,
+    body: route.raw ? rawBody(head, body) : route.body ? parse(route, head, await body()) : undefined,
     caller: caller as Caller,
+    expiresAtMs,
+    onGone,
     bearer,
     authorization: head.authorization,
     address: head.address,
     nowMs: deps.clock(),
   }
 }
+
+const rawBody = ({ contentType, contentLength }: Head, read: () => Promise<Buffer>): RawBody => ({
+  contentType,
+  contentLength,
+  read,
+})
 
 function decodeURIComponentSafe(part: string): string {
   try {

@@ -103,20 +103,13 @@ export function openapi(routes: readonly Route[]): Record<string, unknown> {
   for (const each of routes) {
     const path = each.path.replace(/:(\w+)/g, '{$1}')
     const names = [...each.path.matchAll(/:(\w+)/g)].map((found) => found[1]!)
-    const type = each.form ? 'application/x-www-form-urlencoded' : 'application/json'
+    const body = bodyOf(each)
     paths[path] ??= {}
     paths[path][each.method.toLowerCase()] = {
       summary: each.summary,
       parameters: names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } })),
       ...(each.auth === 'device' ? { security: [{ device: [] }] } : {}),
-      ...(each.body
-        ? {
-            requestBody: {
-              required: true,
-              content: { [type]: { schema: z.toJSONSchema(each.body, { io: 'input', unrepresentable: 'any' }) } },
-            },
-          }
-        : {}),
+      ...(body ? { requestBody: { required: true, content: body } } : {}),
       responses: { default: { description: 'proto/README.md, section H' } },
     }
   }
@@ -126,4 +119,12 @@ export function openapi(routes: readonly Route[]): Record<string, unknown> {
     components: { securitySchemes: { device: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
     paths,
   }
+}
+
+/** The body's content types with their schemas; null = there is none. */
+function bodyOf({ body, form, raw }: Route): Record<string, { schema: unknown }> | null {
+  if (raw) return { 'application/x-protobuf': { schema: { type: 'string', format: 'binary' } } }
+  if (!body) return null
+  const schema = z.toJSONSchema(body, { io: 'input', unrepresentable: 'any' })
+  return { [form ? 'application/x-www-form-urlencoded' : 'application/json']: { schema } }
 }

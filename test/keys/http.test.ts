@@ -33,6 +33,7 @@ async function call(
     body: found.body?.parse(options.body),
     caller: { ...caller, deviceUuid: randomUUID() },
     ...{ bearer: null, authorization: null, address: '127.0.0.1', nowMs: world.clock.nowMs },
+    ...{ expiresAtMs: 0, onGone: () => {} },
   })
 }
 

@@ -48,6 +48,7 @@ async function call(as: Uuid, method: string, target: string, json?: unknown): P
       authorization: null,
       address: '127.0.0.1',
       nowMs: NOW,
+      ...{ expiresAtMs: 0, onGone: () => {} },
     })
     return JSON.parse(JSON.stringify({ status: answer.status, body: answer.body }))
   }

@@ -23,6 +23,8 @@ export async function callRoute(
       authorization: null,
       address: '127.0.0.1',
       nowMs: Date.now(),
+      expiresAtMs: 0,
+      onGone: () => {},
       ...given,
       params,
       body: parsed?.data,

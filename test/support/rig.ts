@@ -8,7 +8,7 @@ import type { Delivery } from '../../server/frames.ts'
 import { openObserve } from '../../server/observe.ts'
 import { Queue } from '../../server/queue.ts'
 import { Reach } from '../../server/reach.ts'
-import { openSession } from '../../server/reception.ts'
+import { openReception } from '../../server/reception.ts'
 import type { Session } from '../../server/session.ts'
 import { Sessions } from '../../server/sessions.ts'
 import { listen } from '../../server/socket.ts'
@@ -67,7 +67,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
     notFound,
     report,
     doors: [
-      openSession({
+      openReception({
         admit,
         hello: { realm: 'https://rig.test', queueMessages: 1, queueTtlMs: 1 },
         clock: Date.now,
@@ -86,7 +86,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
         load: { bytes: 0 },
         maxConnections: 100,
         draining: () => false,
-      }),
+      }).door,
     ],
   })
   const rig: Rig = {
