@@ -13,8 +13,13 @@ const LAST_MS = Date.UTC(9999, 11, 31)
 /** When the relay made this message id, by its own clock. */
 const madeAtMs = (messageId: Uuid): number => Number.parseInt(messageId.slice(0, 8) + messageId.slice(9, 13), 16)
 
+/** Counts at the same time: the pool is there for queues first. */
+const AT_ONCE = 2
+
 export class Statuses {
   private readonly sql: Sql
+  private counting = 0
+  private readonly waiting: (() => void)[] = []
 
   /** @param sql a pool whose planner is tied to index paths. */
   constructor(sql: Sql) {
@@ -27,7 +32,18 @@ export class Statuses {
    */
   async count(own: Own[]): Promise<MessageStatus[]> {
     if (own.length === 0) return []
-    // Only the days since the first of them: no other partition can have one. A day more, for clocks that differ.
+    while (this.counting >= AT_ONCE) await new Promise<void>((resolve) => this.waiting.push(resolve))
+    this.counting++
+    try {
+      return await this.read(own)
+    } finally {
+      this.counting--
+      this.waiting.shift()?.()
+    }
+  }
+
+  private async read(own: Own[]): Promise<MessageStatus[]> {
+    // Only the days from the first of them until today: no other partition can have one. A day more, for clocks that differ.
     const sinceMs = Math.min(LAST_MS, ...own.map((each) => madeAtMs(each.messageId))) - DAY_MS
     return this.sql<MessageStatus[]>`
       select m.message_id as "messageId", m.conversation_id as "conversationId", d.delivered,
@@ -44,7 +60,7 @@ export class Statuses {
             and r.shown_up_to >= m.message_id))::int as read
         from (select distinct y.user_id from message_deliveries y
           where y.message_id = m.message_id and y.ciphertext_type <> 0 and y.user_id <> m.sender_user_id
-            and y.delivered_on >= ${dayOf(Math.max(0, sinceMs))}::text::date) has) d`
+            and y.delivered_on >= ${dayOf(Math.max(0, sinceMs))}::text::date and y.delivered_on <= (now() at time zone 'utc')::date) has) d`
   }
 
   /** Who sent these messages; without those that the relay made or has forgotten. */

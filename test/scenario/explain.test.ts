@@ -10,7 +10,9 @@ import { type Database, openDatabase, type Sql } from '../../server/database.ts'
 import { enqueueEvent } from '../../server/events.ts'
 import { makePartitions } from '../../server/partitions.ts'
 import { Queue } from '../../server/queue.ts'
+import { ReadMarks } from '../../server/read-marks.ts'
 import { type Roster, Rosters } from '../../server/rosters.ts'
+import { Statuses } from '../../server/statuses.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { sendTo } from '../support/node.ts'
 import { conversations, type Person, populate } from '../support/population.ts'
@@ -27,6 +29,7 @@ const QUEUE_TABLES = [
   'keys.devices',
   'devices',
 ]
+const DAY = /^message_deliveries_\d{8}$/
 
 type Plan = {
   'Node Type': string
@@ -135,7 +138,8 @@ const pages = (each: Explained) => (each.plan['Shared Hit Blocks'] ?? 0) + (each
 function expectIndexPaths(run: Explained[], touched: string[]) {
   const scans = run.flatMap(({ query, plan }) =>
     nodesOf(plan)
-      .filter((node) => QUEUE_TABLES.includes(node['Relation Name'] ?? '') && /Scan/.test(node['Node Type']))
+      .filter(({ 'Relation Name': name = '' }) => QUEUE_TABLES.includes(name) || DAY.test(name))
+      .filter((node) => /Scan/.test(node['Node Type']))
       .map((node) => ({ table: node['Relation Name']!, how: node['Node Type'], query })),
   )
   for (const table of touched) expect(scans.map((scan) => scan.table)).toContain(table)
@@ -238,7 +242,39 @@ describe.each([PINNED, RELEASED])('%s', (how) => {
     expectIndexPaths(bySequence, ['message_deliveries_waiting'])
     expect(Math.max(...bySequence.map(pages))).toBeLessThan(60)
     await acks.endByIds(rows[2]!.device_key, [rows[2]!.message_id])
-    expectIndexPaths(explained(), ['message_deliveries_waiting'])
+    expectIndexPaths(explained(), ['message_deliveries_waiting', 'devices'])
+  })
+
+  it('how far messages have come: a few pages each, and only of the days there can be', async () => {
+    const sql = await explaining(database.reader)
+    const own = await db.database.sql<{ messageId: string; userId: string }[]>`
+      select message_id as "messageId", sender_user_id as "userId" from messages where sender_user_id is not null limit 100`
+    explained()
+    await new Statuses(sql).count(own)
+    const seen = explained()
+    expectIndexPaths(seen, ['messages'])
+    expect(Math.max(...seen.map(pages)) / own.length).toBeLessThan(40)
+    const days = new Set(
+      seen
+        .flatMap(({ plan }) => nodesOf(plan).map((node) => node['Relation Name'] ?? ''))
+        .filter((name) => /^message_deliveries_/.test(name)),
+    )
+    // Yesterday has no partition here, and nothing is delivered tomorrow; today may have changed since the partitions were made.
+    expect([...days].filter((name) => DAY.test(name)).length).toBeGreaterThan(0)
+    expect(days.size).toBeLessThanOrEqual(2)
+    expect(days).not.toContain('message_deliveries_waiting')
+  })
+
+  it('marks of who has read', async () => {
+    const sql = await explaining(database.sql)
+    const marks = new ReadMarks(sql)
+    const read = await db.database.sql<{ conversationId: string; messageId: string; userId: string }[]>`
+      select m.conversation_id as "conversationId", m.message_id as "messageId", u.user_id as "userId"
+      from (select * from messages where sender_user_id is not null limit 50) m join conversation_members u using (conversation_id)`
+    explained()
+    await Promise.all(read.map((each) => marks.move(each)))
+    const seen = explained()
+    expect(Math.max(...seen.map(pages)) / read.length).toBeLessThan(60)
   })
 
   it('events: into many queues at once', async () => {
