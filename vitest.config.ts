@@ -4,8 +4,6 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // The SDK is in progress; its tests have their own command, `npm run test:client` (docs/client.md says why).
-    exclude: ['test/client/**'],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 2,
@@ -14,8 +12,8 @@ export default defineConfig({
     teardownTimeout: 30_000,
     coverage: {
       provider: 'v8',
-      include: ['proto/**/*.ts', 'keys/**/*.ts', 'server/**/*.ts'],
-      exclude: ['proto/generated/**'],
+      include: ['proto/**/*.ts', 'keys/**/*.ts', 'server/**/*.ts', 'client/**/*.ts'],
+      exclude: ['proto/generated/**', 'client/examples/**'],
       reporter: ['text-summary', 'html'],
       thresholds: { lines: 85 },
     },
