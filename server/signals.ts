@@ -37,8 +37,9 @@ export type SignalParts = {
 
 /** Every feature there is. */
 export function openSignals(parts: SignalParts): Features {
-  const { database, conversations, time } = parts
-  const { metrics, events } = parts.observe
+  const { database, conversations, time, observe } = parts
+  const { metrics, events } = observe
+  const report = (error: unknown): void => observe.log.warn({ err: error }, 'a signal was left out')
   const statuses = new Statuses(database.reader)
   const marks = new ReadMarks(database.sql)
   const clock = (): number => time.now()
@@ -53,13 +54,15 @@ export function openSignals(parts: SignalParts): Features {
       }),
       presence({
         ...parts,
+        report,
         visibleTo: (viewer, targets) => visibleTo(database.sql, viewer, targets),
         onWatch: ({ caller: { userId, deviceId } }, users) => events.watch({ userId, deviceId, users }),
         meter: (pairs) => metrics.watched.set(pairs),
       }),
-      status({ ...parts, statuses, meter: (messages) => metrics.statusMessages.set(messages) }),
+      status({ ...parts, report, statuses, meter: (messages) => metrics.statusMessages.set(messages) }),
       receipts({
         ...parts,
+        report,
         marks,
         onRead: ({ caller: { userId, deviceId } }, mark) => events.read({ userId, deviceId, ...mark }),
       }),

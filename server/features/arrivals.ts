@@ -65,10 +65,10 @@ export class Arrivals {
     this.look(userId)
   }
 
-  /** No timers from here on. */
+  /** The node goes down, and who is here is gone: nobody shall wait for that to be noticed. No timers from here on. */
   stop(): void {
     this.stopped = true
-    for (const cancel of this.shown.values()) cancel?.()
+    for (const userId of [...this.shown.keys()]) this.hide(userId)
   }
 
   /** Users shown by this node. */

@@ -23,6 +23,8 @@ export type PresenceDeps = {
   /** Those of the targets whose presence the viewer may know. */
   visibleTo(viewer: Uuid, targets: readonly Uuid[]): Promise<Set<Uuid>>
   time: Time
+  /** The relay has too much to do for signals: they wait. I12 */
+  pressed(): boolean
   /** A session watches so many users from here on. */
   onWatch(session: Session, users: number): void
   /** Told how many pairs of who watches and who is watched there are. */
@@ -48,7 +50,7 @@ const FULL_RETRY_MS = 30_000
 export function presence(deps: PresenceDeps): Feature<'presence'> {
   const { store, bus, time, maxPairs = MAX_PAIRS } = deps
   const arrivals = new Arrivals(deps)
-  const watches = new Watches((userId, on) => (on ? bus.join : bus.leave)(`presence:${userId}`))
+  const watches = new Watches((userId, on) => (on ? bus.join(`presence:${userId}`) : bus.leave(`presence:${userId}`)))
   /** Of each session the subscription being worked on: the later one wins. */
   const turns = new WeakMap<Session, Promise<void>>()
   const changed = new Set<Watched>()
@@ -88,6 +90,7 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
 
   async function flush(): Promise<void> {
     cancelFlush = null
+    if (deps.pressed()) return note(undefined)
     flushing = true
     try {
       const users = [...changed]

@@ -22,6 +22,8 @@ export type StatusDeps = {
   bus: Pick<Bus, 'publish'>
   sessions: Pick<Sessions, 'ofUser'>
   time: Time
+  /** The relay has too much to do for signals: they wait. I12 */
+  pressed(): boolean
   /** Told how many messages are remembered. */
   meter(messages: number): void
   /** An error nobody expected. */
@@ -55,6 +57,10 @@ export function status(deps: StatusDeps): Feature<'status'> {
   }
 
   function slice(): void {
+    if (deps.pressed()) {
+      cancel = deps.time.after(SLICE_MS, slice)
+      return
+    }
     const users = turns[turn]!
     turn = (turn + 1) % SLICES
     for (const userId of users) {
