@@ -27,7 +27,7 @@ export const OWNERS: Record<string, RegExp> = {
   'prom-client': /^server\/observe\.ts$/,
   ioredis: /^server\/bus\/redis\.ts$/,
   zod: /^(server\/http\/|keys\/(http|wire)\.ts$|server\/config\.ts$)/,
-  'proto/generated/relay.js': /^(server\/(signal-)?codec|client\/wire)\.ts$/,
+  'proto/generated/relay.js': /^(server\/(signal-|event-)?codec|client\/wire)\.ts$/,
   'proto/generated/content.js': /^client\/(content|crypto\/provision)\.ts$/,
   protobufjs: /^server\/codec\.ts$/,
   ws: /^client\/transport\/ws\.ts$/,

@@ -31,7 +31,7 @@ export async function postBytes(
     headers: { 'Content-Type': 'application/x-protobuf', Authorization: `Bearer ${token}`, ...headers },
     body: body as Uint8Array<ArrayBuffer>,
   })
-  const bytes = new Uint8Array(await answer.arrayBuffer())
+  const bytes = Buffer.from(await answer.arrayBuffer())
   return {
     status: answer.status,
     headers: answer.headers,
@@ -82,7 +82,7 @@ export async function poll({ url, token }: Who, query = '', signal?: AbortSignal
     ...(signal && { signal }),
   })
   const { status, headers } = answer
-  return { status, headers, frames: framesOf(new Uint8Array(await answer.arrayBuffer())) }
+  return { status, headers, frames: framesOf(Buffer.from(await answer.arrayBuffer())) }
 }
 
 /** What kind each frame is of. */
