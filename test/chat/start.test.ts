@@ -1,5 +1,5 @@
 // Starting the messenger where something is in the way: one clear line, and nothing left behind that is in the way next time.
-import { existsSync } from 'node:fs'
+import { cpSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Messengers, messengers } from '../support/messengers.ts'
@@ -76,6 +76,19 @@ describe.skipIf(process.platform !== 'linux')('one clear line', { timeout: SLOW 
     offline.type('\x14')
     await offline.see('● connected')
     await offline.close()
+  })
+
+  it('for two copies of one account: the older one says that the newer took over, and can take it back', async () => {
+    const gina = await world.start('gina')
+    await gina.close()
+    cpSync(world.store('gina'), world.store('copy'), { recursive: true })
+    const original = await world.start('gina')
+    const copy = await world.start('gina', { store: 'copy' })
+    await original.see('This device is open in another place, which took over.')
+    original.enter('/connect')
+    await copy.see('This device is open in another place, which took over.')
+    await original.see('● connected')
+    await Promise.all([original.close(), copy.close()])
   })
 
   it('for what cannot be a username, or is no address', async () => {
