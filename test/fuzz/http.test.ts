@@ -75,7 +75,8 @@ async function check(asked: Asked): Promise<void> {
   const answer = await ask(asked)
   const said = `${asked.method} ${asked.path}: ${answer.status} ${answer.text.slice(0, 300)}`
   expect(answer.status, said).toBeLessThan(500)
-  if (answer.status >= 400) {
+  // What is in it is the business of frames-http.test.ts.
+  if (answer.status >= 400 && answer.type !== 'application/x-protobuf') {
     const { error } = JSON.parse(answer.text)
     if (typeof error === 'string') expect(OAUTH_ERRORS, said).toContain(error)
     else {
@@ -181,8 +182,9 @@ it(
 it(
   'bodies beyond the limit of their route are TOO_LARGE, or cut off; the next request is answered',
   async () => {
-    for (const { method, path, schema } of routes) {
-      if (!schema) continue
+    for (const { method, path, schema, type } of routes) {
+      // Protobuf may be 16 MiB: test/server/frames-http.test.ts.
+      if (!schema || type === 'application/x-protobuf') continue
       const body = Buffer.alloc(3 * 1024 * 1024, 0x20)
       const answer = await ask({
         method,
