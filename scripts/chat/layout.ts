@@ -3,7 +3,8 @@
 import { bannerOf } from './banner.ts'
 import { hintsFor } from './commands.ts'
 import { textOf } from './editor.ts'
-import { type Chat, draftOf, type Line, type Panel, type State } from './model.ts'
+import { typingOf } from './lines.ts'
+import { type Chat, draftOf, type Line, openChat, type Panel, type State } from './model.ts'
 import { widthOf, wrap } from './text.ts'
 import { transcript } from './transcript.ts'
 
@@ -12,6 +13,7 @@ export const LEAST = { columns: 24, rows: 8 }
 const SIDE_FROM_COLUMNS = 60
 const INPUT_ROWS_MAX = 5
 const HINTS_MAX = 6
+const TOAST_ROWS_MAX = 4
 const PROMPT_CELLS = 3
 
 /** Rows and cells. side: 0 = there is no list of conversations. */
@@ -34,9 +36,18 @@ export function layoutOf(state: State): Layout {
   const input = inputOf(state).rows
   // Header, two rules, footer.
   const body = Math.max(1, rows - 4 - input)
-  // Title, and the line where others' typing is told.
-  const taken = 2 + (state.panel ? 0 : bannerOf(state, main).length + hintRows(state))
+  const taken = 1 + statusLines(state, main).length + (state.panel ? 0 : bannerOf(state, main).length + hintRows(state))
   return { side, main, body, page: Math.max(1, body - taken), input }
+}
+
+/** Over the input: what was said last, or else who is typing; at least one line, so that nothing jumps. */
+export function statusLines(state: State, cells: number): Line[] {
+  const { toast } = state
+  const chat = openChat(state)
+  if (!toast) return [[{ text: chat ? typingOf(state, chat) : '', tone: 'dim' }]]
+  return wrap(toast.text, cells)
+    .slice(0, TOAST_ROWS_MAX)
+    .map((text): Line => [{ text, tone: toast.tone }])
 }
 
 /** Commands that are hinted at while one is typed. */

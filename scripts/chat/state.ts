@@ -50,7 +50,9 @@ export function reduce(state: State, event: Event): State {
       const { connection, nowMs } = event
       const typing = connection.name === 'live' ? state.chats : state.chats.map((chat) => ({ ...chat, typing: [] }))
       const retryAtMs = connection.name === 'offline' ? nowMs + connection.retryInMs : 0
-      return { ...state, connection, retryAtMs, nowMs, chats: typing }
+      // What was said about a connection that was missing is out of date.
+      const toast = connection.name === 'live' && state.toast?.tone === 'plain' ? null : state.toast
+      return { ...state, connection, retryAtMs, nowMs, toast, chats: typing }
     }
     case 'person': {
       const before = state.people[event.userId] ?? STRANGER

@@ -15,6 +15,7 @@ const FAILURES: Record<string, string> = {
   expired: 'it waited for six days',
   devices_unsettled: 'their devices changed all the time',
   TOO_LARGE: 'it is too long',
+  INTERNAL: 'the relay had an error of its own',
   FORBIDDEN: 'you are not in this conversation any more',
   NOT_FOUND: 'the conversation is gone',
   QUEUE_FULL: 'too much is waiting for them already',

@@ -4,8 +4,8 @@ import type { ReactElement } from 'react'
 import { bannerOf } from './banner.ts'
 import { COMMANDS, hintsFor, usageOf } from './commands.ts'
 import { textOf } from './editor.ts'
-import { hintRows, inputOf, type Layout, LEAST, layoutOf, panelLines } from './layout.ts'
-import { connectionOf, footerOf, titleLine, typingOf } from './lines.ts'
+import { hintRows, inputOf, type Layout, LEAST, layoutOf, panelLines, statusLines } from './layout.ts'
+import { connectionOf, footerOf, titleLine } from './lines.ts'
 import { type Chat, draftOf, type Line, openChat, type State } from './model.ts'
 import { sideLines } from './side.ts'
 import { cut, padded, widthOf } from './text.ts'
@@ -74,11 +74,8 @@ function hintLines(state: State): Line[] {
 function mainLines(state: State, layout: Layout): Line[] {
   const chat = openChat(state)
   const title = state.panel ? [{ text: state.panel.title, tone: 'strong' as const }] : titleLine(state, chat)
-  const status: Line = state.toast
-    ? [{ text: state.toast.text, tone: state.toast.tone }]
-    : [{ text: chat ? typingOf(state, chat) : '', tone: 'dim' }]
   const above = state.panel ? [] : [...bannerOf(state, layout.main), ...hintLines(state)]
-  return [title, ...pageLines(state, chat, layout), ...above, status].slice(0, layout.body)
+  return [title, ...pageLines(state, chat, layout), ...above, ...statusLines(state, layout.main)].slice(0, layout.body)
 }
 
 function headerLine(state: State, theme: Theme): Line {
