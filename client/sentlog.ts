@@ -7,7 +7,8 @@ import { ordered, Table } from './tables.ts'
 
 const KEPT_MS = 3 * 24 * 3_600_000
 const KEPT_ROWS = 500
-const MAX_RESENDS = 3
+/** Per message and device: a device complains once of a message, and whoever says it again is the relay. */
+const MAX_RESENDS = 1
 
 /** @property sentAtMs the relay's: what a complaint names. @property resends by device name. */
 export type SentRow = {
