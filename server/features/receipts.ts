@@ -24,7 +24,7 @@ export type ReceiptsDeps = {
 }
 
 /** Marks of one conversation are told to its senders together, milliseconds: hundreds read a message at about the same time. */
-const GATHER_MS = 250
+const GATHER_MS = 100
 /** Conversations gathered at once; beyond it they are left out, since a StatusRequest tells as well. I10 */
 const GATHERED_MAX = 10_000
 /** Who sent what is read is looked for among the members of so long ago at most, milliseconds. */

@@ -1,6 +1,6 @@
 // Message status: answered from the database, and told by itself as acks and read marks come in. [G-3]
 //
-// Told by itself means gathered: the senders take turns, everyone once a second. In a direct conversation an ack says all there is
+// Told by itself means gathered: acks for a moment, so that many of them are one hint, and then the senders take turns. In a direct conversation an ack says all there is
 // to know; otherwise the database counts, one statement at a time for all senders. What is left out because there is too much of
 // it costs nothing but the surprise: a StatusRequest tells the same numbers.
 import type { Uuid } from '../../proto/ids.ts'
@@ -30,9 +30,11 @@ export type StatusDeps = {
   report(error: unknown): void
 }
 
-/** Everyone's turn comes once in so many slices of so many milliseconds: a second in all. [G-3.1] */
-const SLICES = 10
+/** Acks wait for one slice, and everyone's turn comes once in so many: a second in all, milliseconds. [G-3.1] */
 const SLICE_MS = 100
+const SLICES = 9
+/** Acks gathered at once; beyond it they are left out. I10 */
+const GATHERED_MAX = 50_000
 /** Messages in one frame. */
 const FRAME_MAX = 250
 /** Messages of one statement, and those that may wait for one; beyond it they are left out. I10 */
@@ -48,6 +50,10 @@ export function status(deps: StatusDeps): Feature<'status'> {
   const turns = Array.from({ length: SLICES }, () => new Set<Uuid>())
   let turn = 0
   let cancel: (() => void) | null = null
+  /** By sender what was acked: with its ciphertext on this session's watch, or the database has to look. */
+  const [countable, uncertain]: [Gathered, Gathered] = [new Map(), new Map()]
+  let gathered = 0
+  let cancelGathering: (() => void) | null = null
   let counting = false
   let waiting: Own[] = []
 
@@ -104,15 +110,24 @@ export function status(deps: StatusDeps): Feature<'status'> {
     }
   }
 
-  /** Tells the senders of these, wherever they are connected. */
-  function publish(messages: { senderId: Uuid; messageId: Uuid; conversationId: Uuid }[], countable: boolean): void {
-    const bySender = new Map<Uuid, { messageId: Uuid; conversationId: Uuid }[]>()
-    for (const { senderId, messageId, conversationId } of messages) {
-      const its = bySender.get(senderId)
-      if (its) its.push({ messageId, conversationId })
-      else bySender.set(senderId, [{ messageId, conversationId }])
+  function gather({ senderId, messageId, conversationId }: Acked, into: Gathered): void {
+    if (gathered >= GATHERED_MAX) return
+    gathered++
+    const its = into.get(senderId)
+    if (its) its.push({ messageId, conversationId })
+    else into.set(senderId, [{ messageId, conversationId }])
+    cancelGathering ??= deps.time.after(SLICE_MS, publish)
+  }
+
+  /** Tells the senders, wherever they are connected. */
+  function publish(): void {
+    cancelGathering = null
+    gathered = 0
+    for (const into of [countable, uncertain]) {
+      for (const [userId, messages] of into)
+        deps.bus.publish({ kind: 'acked', userId, messages, countable: into === countable })
+      into.clear()
     }
-    for (const [userId, its] of bySender) deps.bus.publish({ kind: 'acked', userId, messages: its, countable })
   }
 
   return {
@@ -127,11 +142,13 @@ export function status(deps: StatusDeps): Feature<'status'> {
     },
 
     acked(_session, envelopes, earlier) {
-      publish(envelopes.filter(hasSender), true)
+      for (const each of envelopes) if (hasSender(each)) gather(each, countable)
       if (earlier.length === 0) return
       deps.statuses
         .senders(earlier)
-        .then((messages) => publish(messages, false))
+        .then((messages) => {
+          for (const each of messages) gather(each, uncertain)
+        })
         .catch(deps.report)
     },
 
@@ -154,9 +171,15 @@ export function status(deps: StatusDeps): Feature<'status'> {
       board.forget(caller.userId)
     },
 
-    stop: () => cancel?.(),
+    stop() {
+      cancel?.()
+      cancelGathering?.()
+    },
   }
 }
+
+type Acked = { senderId: Uuid; messageId: Uuid; conversationId: Uuid }
+type Gathered = Map<Uuid, { messageId: Uuid; conversationId: Uuid }[]>
 
 const hasSender = (sent: Sent): sent is Sent & { senderId: Uuid; conversationId: Uuid } =>
   sent.senderId !== null && sent.conversationId !== null

@@ -36,6 +36,18 @@ describe('a roster', () => {
     expect(rosters.cached(id)).toBe(undefined)
   })
 
+  it('may be asked for by its age: an old one is read again, and from then on it is the one that is held', async () => {
+    const people = await populate(sql(), 3)
+    const id = await converse(sql(), people)
+    const rosters = new Rosters(sql())
+    expect(await rosters.recent(id, 60_000)).toMatchObject({ devices: { length: 3 } })
+    await sql()`update conversation_members set state = 'left' where conversation_id = ${id} and user_id = ${people[2]!.userId}`
+    expect(await rosters.recent(id, 60_000)).toMatchObject({ devices: { length: 3 } })
+    expect(await rosters.recent(id, -1)).toMatchObject({ devices: { length: 2 } })
+    expect(rosters.cached(id)).toMatchObject({ devices: { length: 2 } })
+    expect(await rosters.recent(randomUUID(), 60_000)).toBe(null)
+  })
+
   it('of a conversation that everybody left has no devices', async () => {
     const id = await converse(sql(), await populate(sql(), 3))
     await sql()`update conversation_members set state = 'left' where conversation_id = ${id}`

@@ -4,6 +4,7 @@ import { uuidToBytes } from '../../proto/ids.ts'
 import { Client, idOf } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
+import { pass } from '../support/signals.ts'
 
 let relay: TestRelay
 const time = new FakeTime()
@@ -30,13 +31,11 @@ it('a conversation of two, from typing to read', async () => {
   await b.next('envelope')
   await b.ack(messageId)
   await b.fence()
-  time.advance(1_000)
+  await pass(time, 1_000)
   expect((await a.next('statusUpdate')).messages).toMatchObject([{ messageId, delivered: 1 }])
 
   expect((await b.ask({ readReceipt: { conversationId, messageId } })).readReceiptCommitted).toBeTruthy()
-  time.advance(250)
-  await b.fence()
-  time.advance(1_000)
+  await pass(time, 1_000)
   expect((await a.next('statusUpdate')).messages).toMatchObject([{ messageId, delivered: 1, read: 1 }])
   expect((await a.ask({ statusRequest: { messageIds: [messageId] } })).statusUpdate?.messages).toMatchObject([
     { messageId, delivered: 1, read: 1 },
@@ -44,9 +43,7 @@ it('a conversation of two, from typing to read', async () => {
 
   await b.close()
   await a.fence()
-  time.advance(3_000)
-  await a.fence()
-  time.advance(1_000)
+  await pass(time, 4_000)
   const gone = await a.next('presence')
   expect(gone.users!.map((each) => [idOf(each.userId), each.isOnline])).toEqual([[bob.userId, false]])
   expect((await alice.get('/v1/settings')).body).toEqual({ read_receipts: true, presence: true })
