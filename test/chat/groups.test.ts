@@ -1,7 +1,7 @@
 // A group in three terminals: made, named, grown, left; everybody sees names and never ids.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Messengers, messengers } from '../support/messengers.ts'
-import { KEY } from '../support/terminal.ts'
+import { hasTerminals, KEY } from '../support/terminal.ts'
 
 const SLOW = 120_000
 const ANY_ID = /[0-9a-f]{8}-[0-9a-f]{4}|unnamed-/
@@ -12,7 +12,7 @@ beforeAll(async () => {
 }, SLOW)
 afterAll(() => world.close())
 
-describe.skipIf(process.platform !== 'linux')('a group', { timeout: SLOW }, () => {
+describe.skipIf(!hasTerminals)('a group', { timeout: SLOW }, () => {
   it('is made with a name, grows, is renamed, is left; ticks count people', async () => {
     const names = ['alice', 'bob', 'carol', 'dave']
     const [alice, bob, carol, dave] = await Promise.all(names.map((name) => world.start(name)))

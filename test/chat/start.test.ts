@@ -3,7 +3,7 @@ import { cpSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Messengers, messengers } from '../support/messengers.ts'
-import type { Terminal } from '../support/terminal.ts'
+import { hasTerminals, type Terminal } from '../support/terminal.ts'
 
 const SLOW = 120_000
 
@@ -20,7 +20,7 @@ async function refusal(terminal: Terminal): Promise<string> {
   return terminal.screen.split('ended with')[0]!.replaceAll('\n', '').trim()
 }
 
-describe.skipIf(process.platform !== 'linux')('one clear line', { timeout: SLOW }, () => {
+describe.skipIf(!hasTerminals)('one clear line', { timeout: SLOW }, () => {
   it('for a username that is taken, and the same place can be used for another', async () => {
     const alice = await world.start('alice')
     const taken = await refusal(world.launch('alice', { store: 'second' }))

@@ -1,7 +1,7 @@
 // Two messengers in real terminals, on the real SDK and relay: what somebody sees who tries it for the first time.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Messengers, messengers } from '../support/messengers.ts'
-import { KEY } from '../support/terminal.ts'
+import { hasTerminals, KEY } from '../support/terminal.ts'
 
 const SLOW = 120_000
 
@@ -11,7 +11,7 @@ beforeAll(async () => {
 }, SLOW)
 afterAll(() => world.close())
 
-describe.skipIf(process.platform !== 'linux')('two people, each in a terminal', () => {
+describe.skipIf(!hasTerminals)('two people, each in a terminal', () => {
   it(
     'find each other by username, talk both ways, see typing and ticks; the relay restarts; history survives',
     async () => {

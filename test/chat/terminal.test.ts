@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { widthOf } from '../../scripts/chat/text.ts'
 import { type Messengers, messengers } from '../support/messengers.ts'
 import { runScript } from '../support/processes.ts'
-import { KEY, type Terminal } from '../support/terminal.ts'
+import { hasTerminals, KEY, type Terminal } from '../support/terminal.ts'
 
 const SLOW = 120_000
 
@@ -25,7 +25,7 @@ function expectWhole(terminal: Terminal, columns: number, rows: number): void {
   expect(Math.max(...lines.map(widthOf))).toBeLessThanOrEqual(columns)
 }
 
-describe.skipIf(process.platform !== 'linux')('in a terminal', { timeout: SLOW }, () => {
+describe.skipIf(!hasTerminals)('in a terminal', { timeout: SLOW }, () => {
   it('has the screen for itself and gives it back, echo and cursor included, whichever way it ends', async () => {
     for (const end of ['/quit', KEY.ctrlC]) {
       const terminal = await world.start('alice')

@@ -6,10 +6,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import xterm from '@xterm/headless'
+import { program } from './debian.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const WITHIN_MS = 30_000
 const TERMINALS = { columns: 80, rows: 24 }
+
+/** Whether there can be terminals here: script(1) as util-linux has it, essential on Debian. */
+export const hasTerminals = process.platform === 'linux' && program('script') !== null
+if (!hasTerminals) process.stderr.write('tests left out: there is no script(1) of util-linux on this machine\n')
 
 /** Keys that are no text. */
 export const KEY = {
