@@ -28,6 +28,7 @@ export class Screen {
   private rows: string[] = []
   private cursor = ''
   private isOpen = false
+  private isStale = false
 
   constructor(terminal: Terminal, theme: Theme) {
     this.terminal = terminal
@@ -40,11 +41,11 @@ export class Screen {
     this.timer ??= setTimeout(() => this.draw(), FRAME_MS)
   }
 
-  /** Forgets what is on the terminal: the next frame is written whole. */
+  /** Forgets what is on the terminal: the next frame is written whole, on a cleared one. */
   forget(): void {
     this.rows = []
     this.cursor = ''
-    if (this.isOpen) this.terminal.write(`${ESC}2J`)
+    this.isStale = true
   }
 
   /** Safe to call twice, and at any time. */
@@ -93,7 +94,8 @@ export class Screen {
   private paint(frame: string): void {
     const rows = frame.split('\n')
     const height = this.state?.size.rows ?? rows.length
-    let text = ''
+    let text = this.isStale ? `${ESC}2J` : ''
+    this.isStale = false
     for (let at = 0; at < Math.max(height, this.rows.length); at++) {
       const row = rows[at] ?? ''
       if (row === this.rows[at]) continue
