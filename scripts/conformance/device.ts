@@ -6,8 +6,8 @@ import { type Answer, ok, type Refusal, type RequestOptions, request } from './h
 import { DeviceKeys } from './keys.ts'
 import { codeIn, type Recipient, Socket, type SocketOptions } from './socket.ts'
 
-/** The relay under test, and where refusals are noted. @property realm part of every proof. [I-2.1] */
-export type Relay = { url: string; realm: string; refusals: Refusal[] }
+/** The relay under test, and where refusals are noted. @property realm part of every proof. [I-2.1] @property patienceMs how long is waited for a frame. */
+export type Relay = { url: string; realm: string; refusals: Refusal[]; patienceMs: number }
 
 /** What the relay said to a new device. */
 type Enrolled = { user_id: string; device_id: number; device_secret: string }
@@ -150,7 +150,8 @@ export class Device {
 
   /** Opens a socket. Hello is not waited for. */
   async open(options: SocketOptions = {}, token: string | null = this.token): Promise<Socket> {
-    const socket = await Socket.open(this.relay.url, token, options)
+    const { url, patienceMs } = this.relay
+    const socket = await Socket.open(url, token, { patienceMs, ...options })
     this.sockets.add(socket)
     socket.onError = (frame) =>
       this.relay.refusals.push({

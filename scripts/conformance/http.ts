@@ -2,7 +2,7 @@
 import { Violation } from './check.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: checks look into answers of every shape
-export type Answer = { status: number; body: any; text: string; headers: Headers }
+export type Answer = { status: number; body: any; text: string; bytes: Buffer; headers: Headers }
 
 /** A refusal as it came. @property where method and path, or the kind of frame. */
 export type Refusal = { where: string; status: number | null; code: string; retryAfterMs: number }
@@ -12,6 +12,8 @@ export type RequestOptions = {
   json?: unknown
   body?: string | Uint8Array
   headers?: Record<string, string>
+  /** How long is waited for the answer, milliseconds. */
+  withinMs?: number
 }
 
 const WITHIN_MS = 10_000
@@ -27,15 +29,21 @@ export async function request(
   if (options.token) headers.Authorization = `Bearer ${options.token}`
   if (options.json !== undefined) headers['Content-Type'] ??= 'application/json'
   const body = options.json === undefined ? options.body : JSON.stringify(options.json)
-  const init = { method, headers, signal: AbortSignal.timeout(WITHIN_MS), redirect: 'manual' as const }
+  const init = {
+    method,
+    headers,
+    signal: AbortSignal.timeout(options.withinMs ?? WITHIN_MS),
+    redirect: 'manual' as const,
+  }
   const answer = await fetch(url + path, { ...init, ...(body !== undefined && { body: body as string }) }).catch(
     (error) => {
       const cause = (error as { cause?: { code?: string } }).cause?.code ?? (error as Error).message
       throw new Violation(`expected an answer to ${method} ${path}; saw ${cause}`)
     },
   )
-  const text = await answer.text()
-  return { status: answer.status, headers: answer.headers, text, body: parsed(text) }
+  const bytes = Buffer.from(await answer.arrayBuffer())
+  const text = bytes.toString()
+  return { status: answer.status, headers: answer.headers, bytes, text, body: parsed(text) }
 }
 
 function parsed(text: string): unknown {

@@ -16,8 +16,8 @@ export type SignalMessage = sealpost.v1.SignalMessage.$Properties
 export type Kind = Exclude<keyof sealpost.v1.ServerFrame.$Properties, 'requestId' | 'body' | '$unknowns'>
 export type Frame<K extends Kind> = NonNullable<sealpost.v1.ServerFrame.$Properties[K]>
 
-/** What comes later than this does not come, milliseconds. */
-const WITHIN_MS = 8_000
+/** What comes later than this does not come, milliseconds, unless said otherwise. */
+export const PATIENCE_MS = 8_000
 
 const CODES = Object.fromEntries(
   Object.entries(v1.ErrorCode).map(([name, number]) => [number, name.replace('ERROR_CODE_', '')]),
@@ -46,6 +46,7 @@ export type SocketOptions = {
   autoPong?: boolean
   path?: string
   headers?: Record<string, string>
+  patienceMs?: number
 }
 
 /** Frames wait in order until somebody asks for them. */
@@ -63,10 +64,12 @@ export class Socket {
   /** Everything that came as errors, for the rules about refusals. */
   onError: ((frame: ServerFrame) => void) | null = null
   private readonly waiters: Waiter[] = []
+  private readonly patienceMs: number
   private requestId = 0
 
-  private constructor(ws: WebSocket) {
+  private constructor(ws: WebSocket, patienceMs: number) {
     this.ws = ws
+    this.patienceMs = patienceMs
     ws.on('upgrade', (answer) => {
       this.upgraded = answer
     })
@@ -82,12 +85,12 @@ export class Socket {
 
   /** @throws UpgradeRefused. */
   static async open(url: string, token: string | null, options: SocketOptions = {}): Promise<Socket> {
-    const { subprotocols = [], autoPong = true, path = '/v1/ws' } = options
+    const { subprotocols = [], autoPong = true, path = '/v1/ws', patienceMs = PATIENCE_MS } = options
     const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) }
     const ws = new WebSocket(url.replace(/^http/, 'ws') + path, subprotocols, {
-      ...{ headers, autoPong, perMessageDeflate: false, handshakeTimeout: WITHIN_MS },
+      ...{ headers, autoPong, perMessageDeflate: false, handshakeTimeout: patienceMs },
     })
-    const socket = new Socket(ws)
+    const socket = new Socket(ws, patienceMs)
     await new Promise<void>((resolve, reject) => {
       ws.on('open', resolve)
       ws.on('unexpected-response', (_, answer) => {
@@ -119,7 +122,7 @@ export class Socket {
   }
 
   /** The first frame that fits, past or future, taken out. @throws Violation when it does not come, or the socket closes first. */
-  take(fits: (frame: ServerFrame) => boolean, what: string, withinMs = WITHIN_MS): Promise<ServerFrame> {
+  take(fits: (frame: ServerFrame) => boolean, what: string, withinMs = this.patienceMs): Promise<ServerFrame> {
     const at = this.frames.findIndex(fits)
     if (at >= 0) return Promise.resolve(this.frames.splice(at, 1)[0]!)
     if (this.closed) return Promise.reject(new Violation(`expected ${what}; saw close ${this.closed.code}`))
@@ -146,12 +149,12 @@ export class Socket {
   }
 
   /** The next frame of that kind. */
-  async next<K extends Kind>(kind: K, withinMs = WITHIN_MS): Promise<Frame<K>> {
+  async next<K extends Kind>(kind: K, withinMs = this.patienceMs): Promise<Frame<K>> {
     return (await this.take((frame) => frame[kind] != null, `a frame ${kind}`, withinMs))[kind] as Frame<K>
   }
 
   /** The next message of somebody; system events stay. */
-  async message(withinMs = WITHIN_MS): Promise<Envelope> {
+  async message(withinMs = this.patienceMs): Promise<Envelope> {
     const frame = await this.take(
       (each) => each.envelope?.ciphertext != null,
       'an envelope with a ciphertext',
@@ -261,7 +264,7 @@ export class Socket {
   }
 
   /** The close code. @throws Violation when it stays open. */
-  async end(withinMs = WITHIN_MS): Promise<number> {
+  async end(withinMs = this.patienceMs): Promise<number> {
     if (this.closed) return this.closed.code
     const late = new AbortController()
     const timer = setTimeout(() => late.abort(), withinMs)

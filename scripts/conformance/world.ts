@@ -3,6 +3,7 @@
 import { type Check, NotRun } from './check.ts'
 import { Device, type Relay } from './device.ts'
 import type { EnrolmentOptions } from './enrolment.ts'
+import { PATIENCE_MS } from './socket.ts'
 
 export type WorldOptions = {
   url: string
@@ -10,6 +11,8 @@ export type WorldOptions = {
   /** For relays that ask for one. Each is used once; a single one is used again and again. */
   invitations?: string[]
   slow?: boolean
+  /** How long is waited for a frame. */
+  patienceMs?: number
 }
 
 export class World {
@@ -22,8 +25,8 @@ export class World {
   private readonly onlyInvitation: string | null
   private readonly idle: Device[] = []
 
-  constructor({ url, realm, invitations = [], slow = false }: WorldOptions) {
-    this.relay = { url, realm, refusals: [] }
+  constructor({ url, realm, invitations = [], slow = false, patienceMs = PATIENCE_MS }: WorldOptions) {
+    this.relay = { url, realm, refusals: [], patienceMs }
     this.slow = slow
     this.invitations = [...invitations]
     this.onlyInvitation = invitations.length === 1 ? invitations[0]! : null

@@ -59,8 +59,6 @@ export type Mailbox = {
   take(sent: Sent, recipient: NonNullable<NonNullable<ClientBody['signalMessage']>['recipients']>[number]): void
 }
 
-const WITHIN_MS = 10_000
-
 export class ScriptedRelay {
   readonly directory = new Directory()
   readonly rooms = new Rooms()
@@ -87,6 +85,8 @@ export class ScriptedRelay {
     queueTtlMs: 30 * 86_400_000,
   }
   readonly tokens = new Map<string, Entry>()
+  /** How long is waited for what the client does. */
+  patienceMs = 10_000
   private sequence = 0
   private readonly server: Server
   private readonly sockets = new WebSocketServer({ noServer: true, handleProtocols: () => 'sealpost.v1' })
@@ -149,7 +149,7 @@ export class ScriptedRelay {
   }
 
   /** The first thing a probe finds, now or later. @throws Violation when it finds nothing in time. */
-  when<T>(probe: () => T | null | undefined | false, what: string, withinMs = WITHIN_MS): Promise<T> {
+  when<T>(probe: () => T | null | undefined | false, what: string, withinMs = this.patienceMs): Promise<T> {
     const now = probe()
     if (now) return Promise.resolve(now)
     let look = (): void => {}

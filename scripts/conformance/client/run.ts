@@ -18,6 +18,8 @@ export type ClientRun = {
   host?: string
   wanted?: string[]
   slow?: boolean
+  /** How long is waited for what the client does; 10 s unless said. */
+  patienceMs?: number
   told?(outcome: Outcome): void
   scenarios?: readonly Check<Stage>[]
 }
@@ -29,7 +31,16 @@ const AT_ONCE = 6
 
 /** @throws Violation when the harness does not start. */
 export async function runClient(options: ClientRun): Promise<ClientResult> {
-  const { command, listen = 0, host = '127.0.0.1', wanted = [], slow = false, told, scenarios = all } = options
+  const {
+    command,
+    listen = 0,
+    host = '127.0.0.1',
+    wanted = [],
+    slow = false,
+    patienceMs = 10_000,
+    told,
+    scenarios = all,
+  } = options
   let first = await Harness.start(command)
   const many = first.can('many')
   const { name } = first
@@ -44,7 +55,7 @@ export async function runClient(options: ClientRun): Promise<ClientResult> {
         if (many && first.isGone) first = await Harness.start(command)
         const harness = many ? first : (spare.pop() ?? (await Harness.start(command)))
         const relay = await ScriptedRelay.listen(listen, host)
-        const stage = new Stage(relay, harness, `client-${++count}`, slow)
+        const stage = new Stage(relay, harness, `client-${++count}`, { slow, patienceMs })
         running.set(stage, harness)
         return stage
       },

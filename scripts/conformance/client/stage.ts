@@ -21,7 +21,6 @@ export type Shown = {
 export type Talk = { bob: Person; conversation: string }
 
 const POLL_MS = 15
-const WITHIN_MS = 10_000
 /** Real time for sockets and processes to notice that the clock moved. */
 const BREATH_MS = 30
 /** Without `advance` so much is waited for in real time; more with --slow. */
@@ -32,8 +31,16 @@ export class Stage {
   private readonly harness: Harness
   private readonly client: string
   private readonly slow: boolean
+  private readonly patienceMs: number
 
-  constructor(relay: ScriptedRelay, harness: Harness, client: string, slow: boolean) {
+  constructor(
+    relay: ScriptedRelay,
+    harness: Harness,
+    client: string,
+    { slow, patienceMs }: { slow: boolean; patienceMs: number },
+  ) {
+    this.patienceMs = patienceMs
+    relay.patienceMs = patienceMs
     this.relay = relay
     this.harness = harness
     this.client = client
@@ -155,7 +162,7 @@ export class Stage {
   }
 
   /** Asks again and again. @throws Violation when it does not come to be. */
-  until<T>(probe: () => Promise<T | null | undefined | false>, what: string, withinMs = WITHIN_MS): Promise<T> {
+  until<T>(probe: () => Promise<T | null | undefined | false>, what: string, withinMs = this.patienceMs): Promise<T> {
     let over = false
     const asking = (async () => {
       for (;;) {

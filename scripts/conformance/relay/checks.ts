@@ -10,6 +10,7 @@ import { conversationChecks } from './conversations.ts'
 import { countChecks } from './counts.ts'
 import { encodingChecks } from './encodings.ts'
 import { frameChecks } from './frames.ts'
+import { frameOverHttpChecks } from './frames-over-http.ts'
 import { httpChecks } from './http.ts'
 import { linkingChecks } from './linking.ts'
 import { memberChecks } from './members.ts'
@@ -28,6 +29,7 @@ import { usernameChecks } from './usernames.ts'
 export const relayChecks: readonly Check<Kit>[] = [
   ...connectionChecks,
   ...frameChecks,
+  ...frameOverHttpChecks,
   ...sendChecks,
   ...scopeChecks,
   ...queueChecks,

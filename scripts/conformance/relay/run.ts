@@ -14,6 +14,8 @@ export type RelayRun = {
   realm: string
   invitations?: string[]
   slow?: boolean
+  /** How long is waited for a frame; 8 s unless said. */
+  patienceMs?: number
   /** Clauses or sections; empty = all. */
   wanted?: string[]
   told?(outcome: Outcome): void
