@@ -4,7 +4,7 @@
 import { uuidV7 } from '../proto/ids.ts'
 import { addressOf } from './book.ts'
 import type { Core } from './core.ts'
-import { type Incoming, unreadable } from './incoming.ts'
+import { type Incoming, keepUnreadable } from './incoming.ts'
 import { enqueue, hasRoom } from './outbox.ts'
 import { takeForResend } from './sentlog.ts'
 import type { Transaction } from './storage.ts'
@@ -44,7 +44,7 @@ export function answerComplaint(core: Core, tx: Transaction, incoming: Incoming)
   try {
     complaint = core.crypto.readComplaint(tx, sender, incoming.content)
   } catch {
-    unreadable.put(tx, incoming.messageId, { ...incoming, reason: 'unreadable' })
+    keepUnreadable(tx, incoming, 'unreadable')
     return
   }
   if (complaint.deviceId !== core.account.self.deviceId) return

@@ -15,7 +15,7 @@ import { Emitter } from './events.ts'
 import { Greeting } from './greeting.ts'
 import { acceptIdentity, offeredIdentity } from './identities.ts'
 import { allGaps, type Gap, Inbox } from './inbox.ts'
-import { held } from './incoming.ts'
+import { held, listQuarantined, listUndecryptable, type NotShown } from './incoming.ts'
 import { approveLink } from './linking.ts'
 import { LinkRequest } from './linkrequest.ts'
 import { type LinkAsk, readLinkUri } from './linkuri.ts'
@@ -214,6 +214,14 @@ export class Device extends Emitter<DeviceEvents> {
     return settings
   }
 
+  /** What was read and is not shown, because it does not belong where the relay put it; the last 1,000, oldest first. */
+  quarantined(): NotShown[] {
+    return this.core.storage.transaction(listQuarantined)
+  }
+  /** What could not be read; the last 1,000, oldest first. */
+  undecryptable(): NotShown[] {
+    return this.core.storage.transaction(listUndecryptable)
+  }
   /** Messages that were lost on the way. */
   gaps(): Gap[] {
     return allGaps(this.core)

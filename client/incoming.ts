@@ -1,6 +1,7 @@
 // An envelope with a ciphertext as plain values, the form in which it can be kept raw; and the shelves for what is not shown.
 import type { Uuid } from '../proto/ids.ts'
 import type { Body } from './content.ts'
+import type { Transaction } from './storage.ts'
 import { Table } from './tables.ts'
 import { type Envelope, idOf } from './wire.ts'
 
@@ -49,4 +50,43 @@ export type Held = {
 export const held = new Table<Held>('held')
 
 /** Decrypted, and refused: why, under its message id. */
-export const quarantine = new Table<Held & { reason: string }>('quarantine')
+const quarantine = new Table<Held & { reason: string }>('quarantine')
+
+/** Rows on each shelf; the oldest go first. Whoever could fill one could as well have delivered nothing. */
+const SHELF_MAX = 1000
+
+function shelve<T>(tx: Transaction, shelf: Table<T>, messageId: Uuid, record: T): void {
+  shelf.put(tx, messageId, record)
+  const tooMany = shelf.count(tx) - SHELF_MAX
+  if (tooMany > 0) for (const { key } of shelf.scan(tx, { limit: tooMany })) shelf.delete(tx, key)
+}
+
+/** Keeps what cannot be decrypted, as it came. */
+export const keepUnreadable = (tx: Transaction, incoming: Incoming, reason: string): void =>
+  shelve(tx, unreadable, incoming.messageId, { ...incoming, reason })
+
+/** Keeps what was decrypted and is shown to nobody. */
+export const keepQuarantined = (tx: Transaction, row: Held, reason: string): void =>
+  shelve(tx, quarantine, row.incoming.messageId, { ...row, reason })
+
+/** What is not shown, and why. @property sentAtMs the relay's word. @property body null = it could not be decrypted. */
+export type NotShown = {
+  messageId: Uuid
+  conversationId: Uuid
+  userId: Uuid
+  deviceId: number
+  sentAtMs: number
+  reason: string
+  body: Body | null
+}
+
+const notShown = (incoming: Omit<Incoming, 'content'>, reason: string, body: Body | null): NotShown => {
+  const { messageId, conversationId, sender, sentAtMs } = incoming
+  return { messageId, conversationId, ...sender, sentAtMs, reason, body }
+}
+
+/** The last 1,000 of each, oldest first. */
+export const listQuarantined = (tx: Transaction): NotShown[] =>
+  quarantine.scan(tx).map(({ record: { incoming, reason, body } }) => notShown(incoming, reason, body))
+export const listUndecryptable = (tx: Transaction): NotShown[] =>
+  unreadable.scan(tx).map(({ record }) => notShown(record, record.reason, null))

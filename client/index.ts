@@ -9,6 +9,7 @@ export { type Bundle, type Crypto, InvalidUsername, Undecryptable } from './cryp
 export { Device, type DeviceOptions } from './device.ts'
 export { Unreachable } from './http.ts'
 export type { Gap } from './inbox.ts'
+export type { NotShown } from './incoming.ts'
 export type { LinkOffer, LinkRequest, LinkRequestEvents } from './linkrequest.ts'
 export { type LinkAsk, LinkUriRefused } from './linkuri.ts'
 export type { Message, MessageState } from './messages.ts'

@@ -9,7 +9,15 @@ import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
 import { Undecryptable } from './crypto.ts'
 import { noteOffer } from './identities.ts'
-import { type Held, held, type Incoming, quarantine, readIncoming, unreadable } from './incoming.ts'
+import {
+  type Held,
+  held,
+  type Incoming,
+  keepQuarantined,
+  keepUnreadable,
+  readIncoming,
+  unreadable,
+} from './incoming.ts'
 import { addMessage } from './messages.ts'
 import { noteClaim, takeNaming } from './names.ts'
 import { enqueue, hasRoom } from './outbox.ts'
@@ -201,7 +209,7 @@ export class Receiver {
 
   private shelve(tx: Transaction, row: Held, reason: string, telling: Telling): void {
     const { messageId, conversationId, sender } = row.incoming
-    quarantine.put(tx, messageId, { ...row, reason })
+    keepQuarantined(tx, row, reason)
     telling.push(() =>
       this.core.events.emit('quarantined', { messageId, conversationId, userId: sender.userId, reason }),
     )
@@ -211,7 +219,7 @@ export class Receiver {
     const { events } = this.core
     const { messageId, conversationId, sender } = incoming
     const { reason, offered } = error
-    unreadable.put(tx, messageId, { ...incoming, reason })
+    keepUnreadable(tx, incoming, reason)
     if (offered && noteOffer(tx, sender.userId, offered))
       telling.push(() => events.emit('identity_changed', { userId: sender.userId, offered }))
     // A key that is not trusted is for the user to decide, not for the sender to repair.

@@ -53,7 +53,12 @@ it.each([
   lieOnce(wire, change)
   const caught = until(bob, 'quarantined')
   await say(alice, conversation, 'carried wrongly')
-  expect(await caught).toMatchObject({ userId: alice.userId })
+  const told = await caught
+  expect(told).toMatchObject({ userId: alice.userId })
+  // Who was not listening finds it on the shelf, and what it said.
+  expect(bob.quarantined()).toEqual([
+    { ...told, deviceId: 1, sentAtMs: expect.any(Number), body: { text: 'carried wrongly' } },
+  ])
   await say(alice, conversation, 'carried rightly')
   await shown(bob, conversation, 'carried rightly')
   expect(texts(bob, conversation)).toEqual(['hello', 'carried rightly'])
@@ -98,9 +103,39 @@ it('a ciphertext under another sender’s name cannot be read', async () => {
   })
   const told = until(bob, 'undecryptable')
   await say(alice, conversation, 'by alice')
-  await told
+  const { messageId } = await told
   expect(texts(bob, conversation)).toEqual(['hello'])
+  expect(bob.undecryptable()).toMatchObject([{ messageId, userId: carol.userId, reason: 'unreadable', body: null }])
   await Promise.all([alice, bob, carol].map((each) => each.close()))
+})
+
+it('a change of members that the relay keeps to itself is noticed: what is written to the others is not shown [P-3.3]', async () => {
+  const wire = new Tamper()
+  const [alice, bob, carol] = [await joined(relay), await joined(relay, { transport: wire }), await joined(relay)]
+  const eve = await joined(relay)
+  const group = await alice.conversations.group([bob.userId, carol.userId])
+  await say(alice, group, 'the three of us')
+  await shown(bob, group, 'the three of us')
+  await quiet(bob)
+  // Alice lets Eve in; Bob is told nothing of it, neither in his queue nor when he asks.
+  wire.frames = (frame) => (frame.envelope?.systemEvent?.conversationChanged ? [] : [frame])
+  wire.answers = (request, answer) => {
+    if (request.method !== 'GET' || !request.url.includes(`/v1/conversations/${group}`)) return answer
+    const body = JSON.parse(answer.body)
+    const changes = body.changes.filter(({ revision }: { revision: number }) => revision < 2)
+    return { ...answer, body: JSON.stringify({ ...body, revision: 1, changes }) }
+  }
+  await alice.conversations.addMembers(group, [eve.userId])
+  const caught = until(bob, 'quarantined')
+  await say(alice, group, 'the four of us')
+  expect(await caught).toMatchObject({ conversationId: group, userId: alice.userId })
+  for (const each of [carol, eve]) await shown(each, group, 'the four of us')
+  expect(texts(bob, group)).toEqual(['the three of us'])
+  expect(bob.quarantined()).toMatchObject([
+    { reason: 'its sender sees other members than we do', body: { text: 'the four of us' } },
+  ])
+  expect(bob.undecryptable()).toEqual([])
+  await Promise.all([alice, bob, carol, eve].map((each) => each.close()))
 })
 
 it('doubled and reordered envelopes: everything once', async () => {
