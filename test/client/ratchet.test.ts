@@ -108,7 +108,7 @@ it('a heartbeat waits until the roster is known: a member is no ghost, and nobod
   // Carol cannot learn Alice's key, and so not who is in the group that Alice made.
   const isHeld = ({ url }: HttpRequest) => url.includes(`/v1/keys/${alice.userId}`)
   const slow: Transport = {
-    open: (...args) => wire.open(...args),
+    open: wire.open.bind(wire),
     request: async (request) => {
       if (isHeld(request)) await barrier
       return wire.request(request)
