@@ -37,13 +37,20 @@ export async function request(
   }
   const answer = await fetch(url + path, { ...init, ...(body !== undefined && { body: body as string }) }).catch(
     (error) => {
-      const cause = (error as { cause?: { code?: string } }).cause?.code ?? (error as Error).message
+      const cause = reasonOf(error)
       throw new Violation(`expected an answer to ${method} ${path}; saw ${cause}`)
     },
   )
   const bytes = Buffer.from(await answer.arrayBuffer())
   const text = bytes.toString()
   return { status: answer.status, headers: answer.headers, bytes, text, body: parsed(text) }
+}
+
+/** Why nothing answered, in a word: `ECONNREFUSED`. */
+function reasonOf(error: unknown): string {
+  const { code, message, cause, errors } = error as Error & { code?: string; errors?: unknown[] }
+  if (cause) return reasonOf(cause)
+  return code ?? (errors?.length ? reasonOf(errors[0]) : message)
 }
 
 function parsed(text: string): unknown {
