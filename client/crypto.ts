@@ -107,6 +107,8 @@ export interface Crypto {
   makeKeys(stage: Stage, order: KeyOrder, nowMs: number): MadeKeys
   /** Notes which signed and last-resort keys were replaced now, and deletes what was replaced before `beforeMs`. [K-2.5] */
   retireKeys(stage: Stage, replaced: { signed?: number; lastResort?: number }, nowMs: number, beforeMs: number): void
+  /** Deletes the private halves of one-time keys with ids below these: nobody can use them any more. */
+  pruneKeys(tx: Transaction, below: { oneTime: number; kyberOneTime: number }): void
 
   /** The session with a device, if one could be used now. */
   session(stage: Stage, to: { userId: Uuid; deviceId: number }, nowMs: number): { registrationId: number } | null

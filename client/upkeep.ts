@@ -7,12 +7,11 @@ import type { Core } from './core.ts'
 import type { KeyOrder, MadeKeys } from './crypto.ts'
 import { deviceKeysBytes, keysJson, type Published, published } from './prekeys.ts'
 import { Stage } from './stage.ts'
+import { GONE_FOR_MS, noteStock } from './stock.ts'
 import { Table } from './tables.ts'
 import { idBytes } from './wire.ts'
 
 const ROTATE_AFTER_MS = 7 * 24 * 3_600_000
-/** [K-2.5] */
-const KEEP_REPLACED_MS = 60 * 24 * 3_600_000
 const MAX_TRIES = 3
 
 /** Made and stored, not known to be published. @property registrationId not 0: the device starts over with it. [K-8] */
@@ -20,8 +19,8 @@ type Pending = { keys: MadeKeys; registrationId: number }
 const pending = new Table<Pending>('pending_keys')
 
 type CountsJson = {
-  one_time: { count: number; highest_id: number | null }
-  kyber_one_time: { count: number; highest_id: number | null }
+  one_time: { count: number; oldest_id: number | null; highest_id: number | null }
+  kyber_one_time: { count: number; oldest_id: number | null; highest_id: number | null }
   signed_prekey: { key_id: number } | null
   last_resort: { key_id: number; used: boolean } | null
 }
@@ -75,6 +74,7 @@ export class Upkeep {
     const { match } = await http.call<{ match: boolean }>('POST', '/v1/keys/check', { digest: base64(this.digest()) })
     const counts = await http.call<CountsJson>('GET', '/v1/keys')
     if (this.isRewound(counts, match)) return this.startOver(counts)
+    await this.prune(counts)
     const own = this.own()
     const order: KeyOrder = {}
     // The relay is the old copy: it gets the keys again that it had.
@@ -135,7 +135,7 @@ export class Upkeep {
         ...(keys.signed && { signed: own.signed.keyId }),
         ...(keys.lastResort && own.lastResort && { lastResort: own.lastResort.keyId }),
       }
-      core.crypto.retireKeys(stage, replaced, nowMs, nowMs - KEEP_REPLACED_MS)
+      core.crypto.retireKeys(stage, replaced, nowMs, nowMs - GONE_FOR_MS)
       const changed: Published = {
         ...own,
         signed: keys.signed ?? own.signed,
@@ -151,6 +151,17 @@ export class Upkeep {
         core.account.updateIn(tx, { registrationId })
       })
     })
+  }
+
+  /** The earlier of the two clocks: a wrong one may cost a deletion, not a key that is still needed. */
+  private async prune(counts: CountsJson): Promise<void> {
+    const { mutex, storage, account, time, crypto } = this.core
+    await mutex.run(() =>
+      storage.transaction((tx) => {
+        const below = noteStock(tx, counts, account.self.registrationId, Math.min(account.now(), time.now()))
+        if (below) crypto.pruneKeys(tx, below)
+      }),
+    )
   }
 
   private drop(why: string): void {

@@ -29,6 +29,7 @@ import { CIPHERTEXT, nameOf } from '../wire.ts'
 import { makeKeys, retire } from './keys.ts'
 import { usernameCandidates, usernameHash, usernameProof } from './names.ts'
 import { createProvisionKey, sealProvision } from './provision.ts'
+import { prune } from './prune.ts'
 import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, TABLE } from './stores.ts'
 
 type Peer = { userId: Uuid; deviceId: number }
@@ -99,6 +100,7 @@ export const libsignal = (): Crypto => ({
 
   makeKeys,
   retireKeys: retire,
+  pruneKeys: prune,
 
   session(stage, to, nowMs) {
     const record = recordOf(stage, to)

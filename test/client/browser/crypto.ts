@@ -102,6 +102,7 @@ export const testCrypto = (): Crypto => ({
     }
   },
   retireKeys: () => {},
+  pruneKeys: () => {},
 
   session: (stage, to) => usable(stage, to),
   registrationOf: (from, peer) => sessions.get(from, nameOf(peer))?.registrationId ?? null,
