@@ -3,6 +3,7 @@ import { hex } from './bytes.ts'
 import type { Core } from './core.ts'
 import { resendAll } from './restore.ts'
 import { pruneSeen } from './seen.ts'
+import { unlinkAgain } from './unlinked.ts'
 import type { Upkeep } from './upkeep.ts'
 import { type Hello, idOf } from './wire.ts'
 
@@ -51,6 +52,7 @@ export class Greeting {
     try {
       this.core.events.emit('problem', { what: 'restored', detail: 'the relay was restored from a backup' })
       this.hooks.forgetful()
+      await unlinkAgain(this.core)
       await this.upkeep.replaceOneTime()
       await resendAll(this.core)
       this.core.account.update({ epoch })

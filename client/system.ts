@@ -5,6 +5,7 @@ import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
 import { CHANGE, type ChangeName } from './roster.ts'
 import type { Transaction } from './storage.ts'
+import { noteLinked, noteUnlinked } from './unlinked.ts'
 import { DeviceChange, type Envelope, idOf, Role } from './wire.ts'
 
 const nameOfChange = (value: number): ChangeName | undefined =>
@@ -42,8 +43,13 @@ export function takeSystemEvent(
     const deviceId = devicesChanged.deviceId ?? 0
     const change = devicesChanged.change === DeviceChange.DEVICE_CHANGE_LINKED ? 'linked' : 'unlinked'
     const { userId } = core.account.self
-    if (change === 'unlinked') dropDevice(tx, { userId, deviceId })
-    else noteDevice(tx, { userId, deviceId, registrationId: devicesChanged.registrationId ?? 0 })
+    if (change === 'unlinked') {
+      dropDevice(tx, { userId, deviceId })
+      noteUnlinked(tx, deviceId)
+    } else {
+      noteDevice(tx, { userId, deviceId, registrationId: devicesChanged.registrationId ?? 0 })
+      noteLinked(tx, deviceId)
+    }
     telling.push(() => core.events.emit('own_devices', { change, deviceId }))
   }
 }
