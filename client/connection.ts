@@ -178,7 +178,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.socket = transport.open(`${url.replace(/^http/, 'ws')}/v1/ws`, token, {
       opened: mine(() => {
         this.openedAtMs = time.now()
-        this.liveness.start()
+        if (!this.socket?.noticesLoss) this.liveness.start()
       }),
       frame: mine((bytes) => this.frame(bytes)),
       closed: mine((code) => this.closed(code)),

@@ -6,6 +6,8 @@ export interface Socket {
   send(frame: Uint8Array): void
   /** Ends it; `closed` still comes. */
   close(): void
+  /** It tells by itself when the relay cannot be reached any more: nobody need ask whether it lives. Absent = it does not. */
+  readonly noticesLoss?: boolean
 }
 
 /** What a socket tells. After `closed` it tells nothing more. */
@@ -27,7 +29,6 @@ export type HttpRequest = {
 /** Any status is an answer. */
 export type HttpAnswer = { status: number; body: string }
 
-/** Long poll over HTTP is not in the relay yet, so it is not here either. */
 export interface Transport {
   /** @param url ws:// or wss://, whole. @param token never logged; null = none is needed. [C-1] [I-5.2] */
   open(url: string, token: string | null, events: SocketEvents): Socket

@@ -7,6 +7,7 @@ const v1 = sealpost.v1
 
 /** The generated shapes, as everything else in the SDK names them. */
 export type ServerFrame = sealpost.v1.ServerFrame
+export type ClientFrame = sealpost.v1.ClientFrame
 export type ClientBody = sealpost.v1.ClientFrame.$Properties
 export type Hello = sealpost.v1.Hello.$Properties
 export type Envelope = sealpost.v1.Envelope.$Properties
@@ -28,6 +29,11 @@ export type Mismatch = { missing: Address[]; extra: Address[]; stale: Address[] 
 export const decodeFrame = (bytes: Uint8Array): ServerFrame => v1.ServerFrame.decode(bytes)
 export const encodeFrame = (requestId: number, body: ClientBody): Uint8Array =>
   v1.ClientFrame.encode({ ...body, requestId }).finish()
+
+/** The other direction, for transports that are no socket. @throws Error when the bytes are no ClientFrame. */
+export const decodeRequest = (bytes: Uint8Array): ClientFrame => v1.ClientFrame.decode(bytes)
+export const encodeAnswer = (frame: sealpost.v1.ServerFrame.$Properties): Uint8Array =>
+  v1.ServerFrame.encode(frame).finish()
 
 /** '' for no id. */
 export const idOf = (bytes: Uint8Array | null | undefined): Uuid => (bytes?.length === 16 ? uuidFromBytes(bytes) : '')
