@@ -29,6 +29,7 @@ export type HttpRequest = {
 /** Any status is an answer. */
 export type HttpAnswer = { status: number; body: string }
 
+/** How a device reaches its relay. Ready ones are in transport/, for WebSockets and for HTTP alone. */
 export interface Transport {
   /** @param url ws:// or wss://, whole. @param token never logged; null = none is needed. [C-1] [I-5.2] */
   open(url: string, token: string | null, events: SocketEvents): Socket
