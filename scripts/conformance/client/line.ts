@@ -8,6 +8,8 @@ import type { ScriptedRelay, Sent } from './relay.ts'
 type Send = NonNullable<ClientBody['signalMessage']>
 type Address = { userId: Uint8Array; deviceId: number; registrationId: number }
 
+const ROUND_MS = 500
+
 const hex = (bytes: Uint8Array | null | undefined): string => Buffer.from(bytes ?? []).toString('hex')
 const nameOf = (each: Recipient | Address): string => `${hex(each.userId)}.${each.deviceId}`
 const addressOf = ({ userId, deviceId, registrationId }: Entry): Address => ({
@@ -46,6 +48,15 @@ export class Line {
       relay.touch()
     })
     this.greet()
+  }
+
+  /** A ping and its pong: what the client sent before has arrived. Not waited for long. [C-4.1] */
+  async round(): Promise<void> {
+    if (this.closed !== null) return
+    const before = this.pongs
+    this.ws.ping()
+    const heard = () => this.pongs > before || this.closed !== null
+    await this.relay.when(heard, 'a pong', ROUND_MS).catch(() => {})
   }
 
   send(frame: Partial<ServerFrame> | ClientBody): void {

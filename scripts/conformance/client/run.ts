@@ -27,7 +27,7 @@ export type ClientRun = {
 /** @property name what the harness calls itself. */
 export type ClientResult = { outcomes: Outcome[]; clauses: ClauseResult[]; name: string }
 
-const AT_ONCE = 6
+const AT_ONCE = 12
 
 /** @throws Violation when the harness does not start. */
 export async function runClient(options: ClientRun): Promise<ClientResult> {

@@ -21,8 +21,8 @@ export type Shown = {
 export type Talk = { bob: Person; conversation: string }
 
 const POLL_MS = 15
-/** Real time for sockets and processes to notice that the clock moved. */
-const BREATH_MS = 30
+/** Real time for requests and new connections once the clock moved. */
+const BREATH_MS = 20
 /** Without `advance` so much is waited for in real time; more with --slow. */
 const PATIENCE_MS = 3_000
 
@@ -197,6 +197,8 @@ export class Stage {
       if (fast) {
         this.relay.aheadMs += step
         await this.call('advance', { ms: step })
+        // Twice: what it asked has been answered, and it has the answer.
+        for (let at = 0; at < 2; at++) await this.relay.line?.round()
         await sleep(BREATH_MS)
       } else await sleep(step)
       passed += step
