@@ -25,7 +25,8 @@ export async function sweep({ sql, observe, clock, ttlMs }: SweepDeps): Promise<
   await makePartitions(sql, nowMs)
   const expired = await expireWaiting(sql, idAt(nowMs - ttlMs))
   // A message is remembered as long as a copy of it may wait, and for the dedupe promise. I2
-  const forgottenBefore = idAt(nowMs - Math.max(ttlMs, DEDUPE_MIN_MS) - DAY_MS)
+  const rememberedMs = Math.max(ttlMs, DEDUPE_MIN_MS) + DAY_MS
+  const forgottenBefore = idAt(nowMs - rememberedMs)
   await inSlices(
     () => sql`delete from messages where message_id = any(array(
     select message_id from messages where message_id < ${forgottenBefore} order by message_id limit ${ROWS_PER_SLICE}))`,
@@ -35,7 +36,8 @@ export async function sweep({ sql, observe, clock, ttlMs }: SweepDeps): Promise<
     select message_id, device_key from dead_letters where message_id < ${forgottenBefore} limit ${ROWS_PER_SLICE})`,
   )
   await sql`delete from link_codes where expires_at < ${new Date(nowMs - DAY_MS)}`
-  await dropPartitions(sql, nowMs, ttlMs + DAY_MS)
+  // Who has a message is counted as long as it is remembered: a day dropped before would let numbers fall. [G-3.3]
+  await dropPartitions(sql, nowMs, rememberedMs)
   observe.metrics.expired.inc(expired)
   return { expired }
 }

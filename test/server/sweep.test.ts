@@ -4,6 +4,7 @@ import { uuidV7 } from '../../proto/ids.ts'
 import { openObserve } from '../../server/observe.ts'
 import { makePartitions } from '../../server/partitions.ts'
 import type { RosterDevice } from '../../server/rosters.ts'
+import { Statuses } from '../../server/statuses.ts'
 import { idAt, sweep } from '../../server/sweep.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { type Node, openNode, queueFaults, sendTo, waitingRows } from '../support/node.ts'
@@ -178,6 +179,20 @@ it('makes the coming days and drops those past, by its clock', async () => {
     Array.from({ length: 8 }, (_, i) => day(START + (50 + i) * DAY)),
   )
   expect(names.filter((name) => name < day(START + 19 * DAY))).toEqual([])
+})
+
+it('who has a message is counted for as long as the message is remembered, also with a short ttl [G-3.3]', async () => {
+  const { conversation, from, to } = await pair()
+  const { messageId } = await node.send(from, sendTo(conversation, [to]))
+  await node.acks.end([{ deviceKey: to.deviceKey, sequence: 1 }])
+  const statuses = new Statuses(db.database.reader)
+  const delivered = async () =>
+    (await statuses.count([{ messageId, userId: from.userId }])).map((each) => each.delivered)
+  expect(await delivered()).toEqual([1])
+  await sweepAt(START + 7 * DAY, DAY)
+  expect(await delivered()).toEqual([1])
+  await sweepAt(START + 9 * DAY, DAY)
+  expect(await delivered()).toEqual([])
 })
 
 it('idAt is the least id of its millisecond', () => {
