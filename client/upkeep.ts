@@ -30,6 +30,8 @@ export class Upkeep {
   private readonly core: Core
   private running: Promise<void> | null = null
   private again = false
+  /** The relay's one-time keys are void, and others are not published yet. */
+  private isVoid = false
 
   constructor(core: Core) {
     this.core = core
@@ -71,6 +73,13 @@ export class Upkeep {
   private async once(): Promise<void> {
     const { http } = this.core.account
     await this.upload()
+    if (this.isVoid) {
+      const own = this.own()
+      const count = this.core.connection.limits.keysPerUpload
+      const kyberOneTime = { first: own.highestKyber + 1, count }
+      await this.make({ oneTime: { first: own.highestOneTime + 1, count }, kyberOneTime }, 0)
+      this.isVoid = false
+    }
     const { match } = await http.call<{ match: boolean }>('POST', '/v1/keys/check', { digest: base64(this.digest()) })
     const counts = await http.call<CountsJson>('GET', '/v1/keys')
     if (this.isRewound(counts, match)) return this.startOver(counts)
@@ -89,14 +98,11 @@ export class Upkeep {
     if (Object.keys(order).length > 0) await this.make(order, 0)
   }
 
-  /** [K-9.1] One-time keys of a restored relay are void: new ones above all that were ever used. */
+  /** [K-9.1] One-time keys of a restored relay are void: new ones above all that were ever used. @throws what HTTP throws. */
   async replaceOneTime(): Promise<void> {
-    const own = this.own()
-    const count = this.core.connection.limits.keysPerUpload
-    await this.make(
-      { oneTime: { first: own.highestOneTime + 1, count }, kyberOneTime: { first: own.highestKyber + 1, count } },
-      0,
-    )
+    this.isVoid = true
+    await this.run()
+    if (this.isVoid) throw new Error('the relay refused new one-time keys')
   }
 
   /** {private halves, pending} before anything leaves. [K-3.3] */
