@@ -17,6 +17,8 @@ const BOARD_MAX = 200_000
 
 export class StatusBoard {
   private readonly senders = new Map<Uuid, Sender>()
+  /** Those with messages here, whoever got his first one first. Looking for them among all the others took as long as there are others. */
+  private readonly holding = new Set<Sender>()
   private size = 0
 
   /** A device of the user is connected. @param lastId no message made before it is later; what is sent from now on is. */
@@ -97,7 +99,10 @@ export class StatusBoard {
 
   /** Nobody of this user is connected here any more. */
   forget(userId: Uuid): void {
-    this.size -= this.senders.get(userId)?.entries.size ?? 0
+    const sender = this.senders.get(userId)
+    if (!sender) return
+    this.size -= sender.entries.size
+    this.holding.delete(sender)
     this.senders.delete(userId)
   }
 
@@ -109,9 +114,11 @@ export class StatusBoard {
   private enter(sender: Sender, messageId: Uuid, conversationId: Uuid): Entry {
     const entry: Entry = { messageId, conversationId, delivered: 0, read: 0, tell: false, count: false }
     sender.entries.set(messageId, entry)
+    this.holding.add(sender)
     this.size++
     if (sender.entries.size > SENDER_MAX) this.forgetOldest(sender)
-    if (this.size > BOARD_MAX) this.forgetOldest(this.fullest())
+    const [longest] = this.size > BOARD_MAX ? this.holding : []
+    if (longest) this.forgetOldest(longest)
     return entry
   }
 
@@ -125,13 +132,8 @@ export class StatusBoard {
     for (const oldest of sender.entries.keys()) {
       sender.entries.delete(oldest)
       this.size--
+      if (sender.entries.size === 0) this.holding.delete(sender)
       return
     }
-  }
-
-  /** Somebody who has messages here: whoever was entered first. */
-  private fullest(): Sender {
-    for (const sender of this.senders.values()) if (sender.entries.size > 0) return sender
-    throw new RangeError('the board is empty')
   }
 }

@@ -100,3 +100,23 @@ it('memory is bounded, per sender and in all: the oldest goes. I10', () => {
   }
   expect(board.messages).toBe(200_000)
 })
+
+it('the first to go is whoever got his first one first, however many connected before and have none. I10', () => {
+  const board = opened()
+  const [idle, later, first] = [randomUUID(), randomUUID(), randomUUID()]
+  for (const each of [idle, later, first]) board.open(each, id(1))
+  board.delivered(first, id(10), conversationId, 1)
+  board.delivered(later, id(11), conversationId, 1)
+  for (let user = 0; user < 391; user++) {
+    const other = randomUUID()
+    board.open(other, id(1))
+    for (let n = 0; n < 512 && board.messages < 200_000; n++) board.delivered(other, id(100 + n), conversationId, 1)
+  }
+  board.delivered(sender, id(12), conversationId, 1)
+  expect(board.take(first).tell).toEqual([])
+  expect(board.take(later).tell).toHaveLength(1)
+  // Who was forgotten begins anew behind the others.
+  board.delivered(first, id(13), conversationId, 1)
+  expect(board.take(first).tell).toHaveLength(1)
+  expect(board.messages).toBe(200_000)
+})
