@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import {
   type Crypto,
   Device,
+  type LinkRequest,
   MemoryStorage,
   type Storage,
   type Transaction,
@@ -39,6 +40,8 @@ class Client {
   readonly writing = new Map<string, Set<string>>()
   time = new ShiftedTime()
   device: Device | null = null
+  link: LinkRequest | null = null
+  isLinked = false
   private life: Lives | null = null
   private sockets: { close(): void }[] = []
   private where = { url: '', realm: '' }
@@ -149,6 +152,19 @@ const commands: Record<string, (client: Client, command: any) => unknown> = {
   }),
   notices: ({ notices }) => ({ notices }),
   typing: ({ writing }, { conversation_id }) => ({ user_ids: [...(writing.get(conversation_id) ?? [])] }),
+  link_request: (client, { url, realm, name = '' }) => {
+    const request = client.open({ url, realm }).requestLink({ name })
+    client.link = request
+    request.on('linked', () => {
+      client.isLinked = true
+    })
+  },
+  link_state: ({ link, isLinked }) => ({
+    ...{ uri: link?.uri ?? null, linked: isLinked },
+    offer: link?.offer ? { user_id: link.offer.userId } : null,
+  }),
+  link_accept: ({ link }) => link?.offer?.accept(),
+  link_approve: ({ it }, { uri }) => it.approveLink(uri),
   advance: ({ time }, { ms }) => time.advance(ms),
   restart: (client) => client.restart(),
   close: (client) => client.die(),
@@ -182,5 +198,5 @@ export function serve(parts: Partial<Parts> = {}): void {
   const lines = createInterface({ input: process.stdin })
   lines.on('line', (line) => void answer(line))
   lines.on('close', () => process.exit())
-  write({ ready: 'sealpost sdk', can: ['advance', 'many', 'restart', 'typing'] })
+  write({ ready: 'sealpost sdk', can: ['advance', 'link', 'many', 'restart', 'typing'] })
 }

@@ -1,6 +1,7 @@
 // The HTTP of the scripted relay, as an honest one answers it. [H-4] to [H-10]
 import { randomBytes } from 'node:crypto'
 import { uuidToBytes } from '../../../proto/ids.ts'
+import { fromBase64 } from '../bytes.ts'
 import type { Entry } from './directory.ts'
 import type { Reply, ScriptedRelay, Seen } from './relay.ts'
 import { type ChangeName, eventOf, type Room } from './rooms.ts'
@@ -53,6 +54,24 @@ const ROUTES: [string, RegExp, Handler][] = [
       },
     }),
   ],
+  [
+    'POST',
+    /^\/v1\/devices\/link-code$/,
+    (relay, _, { userId }) => {
+      const link_code = randomBytes(16).toString('base64url')
+      relay.linkCodes.set(link_code, userId)
+      return { status: 201, body: { link_code, expires_at_ms: relay.now() + 600_000 } }
+    },
+  ],
+  [
+    'PUT',
+    /^\/v1\/provisioning\/([\w-]{22})$/,
+    (relay, { json }, _, [address]) => {
+      const channel = relay.channels.get(address!)
+      channel?.take(fromBase64(json.message))
+      return channel ? { status: 204 } : notFound()
+    },
+  ],
   ['GET', /^\/v1\/settings$/, () => ({ status: 200, body: { read_receipts: true, presence: true } })],
   [
     'PATCH',
@@ -89,6 +108,7 @@ const ROUTES: [string, RegExp, Handler][] = [
 export function answerHttp(relay: ScriptedRelay, request: Seen): Reply {
   const { method, path } = request
   if (method === 'POST' && path === '/v1/accounts') return register(relay, request)
+  if (method === 'POST' && path === '/v1/devices') return link(relay, request)
   if (method === 'POST' && path === '/oauth/token') return token(relay, request)
   const bearer = /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
   const caller = relay.tokens.get(bearer)
@@ -105,6 +125,18 @@ function register(relay: ScriptedRelay, { json }: Seen): Reply {
   if ([...relay.directory.identities.values()].includes(json.identity_key)) return refuse(409, 'CONFLICT')
   const secret = randomBytes(32).toString('base64url')
   const { userId, deviceId } = relay.directory.enrol(json, { secret, atMs: relay.now() })
+  return { status: 201, body: { user_id: userId, device_id: deviceId, device_secret: secret } }
+}
+
+// [I-4]
+function link(relay: ScriptedRelay, { json }: Seen): Reply {
+  const userId = relay.linkCodes.get(json?.link_code)
+  if (!userId || userId !== json.user_id) return refuse(403, 'FORBIDDEN')
+  if (relay.directory.identities.get(userId) !== json.identity_key) return refuse(400, 'INVALID_REQUEST')
+  relay.linkCodes.delete(json.link_code)
+  const secret = randomBytes(32).toString('base64url')
+  const deviceId = Math.max(...relay.directory.of(userId).map((each) => each.deviceId)) + 1
+  relay.directory.enrol(json, { userId, deviceId, secret, atMs: relay.now() })
   return { status: 201, body: { user_id: userId, device_id: deviceId, device_secret: secret } }
 }
 

@@ -4,7 +4,6 @@ import type { Exempt } from '../accounting.ts'
 const unseen = (reason: string): Exempt => ({ verdict: 'unseen', reason })
 
 const PERSON = 'what a person is shown or asked is not in the control protocol'
-const LINKING = 'linking is not in the control protocol'
 
 export const clientExempt: Record<string, Exempt> = {
   'C-5.3': unseen('allowed, never owed'),
@@ -14,11 +13,7 @@ export const clientExempt: Record<string, Exempt> = {
   'G-1.2': unseen('what a person types is not in the control protocol'),
   'K-4.3': unseen('no request makes a device without a signed prekey'),
   'K-7.2': unseen('says what the digest is not'),
-  'I-4.3': unseen(LINKING),
   'I-4.4': unseen('needs an outside issuer’s token'),
-  'I-5.1': unseen(LINKING),
-  'I-5.4': unseen(LINKING),
-  'I-5.5': unseen(PERSON),
   'T-5': unseen('needs an outside issuer’s token'),
   'P-6': unseen(PERSON),
   'P-7': unseen(PERSON),

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline'
 import { NotRun, Violation } from '../check.ts'
 
 /** What a harness may be able to do besides the commands every one has. */
-export type Ability = 'advance' | 'many' | 'restart' | 'typing'
+export type Ability = 'advance' | 'link' | 'many' | 'restart' | 'typing'
 
 /** The first line a harness writes. */
 type Ready = { ready: string; can?: string[] }

@@ -123,7 +123,7 @@ export class Person {
   readonly userId: string
   readonly devices: PersonDevice[]
   private readonly relay: ScriptedRelay
-  private readonly identity: DeviceKeys['identity']
+  readonly identity: DeviceKeys['identity']
 
   constructor(relay: ScriptedRelay, options: EnrolmentOptions = {}) {
     const keys = new DeviceKeys()

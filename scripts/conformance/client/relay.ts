@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { WebSocketServer } from 'ws'
+import { type WebSocket, WebSocketServer } from 'ws'
 import { uuidToBytes, uuidV7 } from '../../../proto/ids.ts'
 import { Violation } from '../check.ts'
 import { within } from '../runner.ts'
@@ -85,6 +85,10 @@ export class ScriptedRelay {
     queueTtlMs: 30 * 86_400_000,
   }
   readonly tokens = new Map<string, Entry>()
+  /** Who waits for a sealed message, by address: new devices, and the kit in their place. [I-5] */
+  readonly channels = new Map<string, { take(message: Uint8Array): void }>()
+  /** Link codes, each with its user. */
+  readonly linkCodes = new Map<string, string>()
   /** How long is waited for what the client does. */
   patienceMs = 10_000
   private sequence = 0
@@ -99,6 +103,8 @@ export class ScriptedRelay {
       const token = tokenOf(request)
       const entry = this.tokens.get(token)
       this.note(request, null)
+      const address = /^\/v1\/provisioning\/([\w-]{22})$/.exec(pathname)?.[1]
+      if (address) return this.sockets.handleUpgrade(request, socket, head, (ws) => this.wait(address, ws))
       const status = this.script.upgrade?.(this.lines.length) ?? (pathname !== '/v1/ws' ? 404 : entry ? null : 401)
       if (status !== null || !entry) {
         socket.end(`HTTP/1.1 ${status ?? 401} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`)
@@ -124,7 +130,7 @@ export class ScriptedRelay {
   }
 
   async close(): Promise<void> {
-    for (const line of this.lines) line.ws.terminate()
+    for (const ws of [...this.lines.map((line) => line.ws), ...this.waiting.values()]) ws.terminate()
     this.server.closeAllConnections()
     await new Promise((resolve) => this.server.close(resolve))
   }
@@ -179,6 +185,23 @@ export class ScriptedRelay {
     if (this.line?.isLive) this.line.send({ envelope: whole })
     return whole
   }
+
+  private wait(address: string, ws: WebSocket): void {
+    const channel = {
+      take: (message: Uint8Array) => {
+        this.channels.delete(address)
+        ws.send(message)
+        ws.close(1000)
+      },
+    }
+    ws.on('error', () => {})
+    ws.on('close', () => this.channels.get(address) === channel && this.channels.delete(address))
+    this.channels.set(address, channel)
+    this.waiting.set(address, ws)
+    this.touch()
+  }
+  /** Their sockets, also those that ended. */
+  readonly waiting = new Map<string, WebSocket>()
 
   /** Passes by so many sequences, as if others had been acked from elsewhere. [Q-2.5] */
   skip(count: number): void {

@@ -3,6 +3,7 @@ import type { Check } from '../check.ts'
 import { binding } from './scenarios/binding.ts'
 import { closing } from './scenarios/closing.ts'
 import { enrolling } from './scenarios/enrolling.ts'
+import { linking } from './scenarios/linking.ts'
 import { mismatches } from './scenarios/mismatches.ts'
 import { receiving } from './scenarios/receiving.ts'
 import { sending } from './scenarios/sending.ts'
@@ -18,5 +19,6 @@ export const scenarios: readonly Check<Stage>[] = [
   ...receiving,
   ...binding,
   ...upkeep,
+  ...linking,
   ...signals,
 ]
