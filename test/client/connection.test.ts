@@ -6,7 +6,7 @@ import { wsTransport } from '../../client/node.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { openLatecomer } from '../support/latecomer.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { device, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
+import { device, joined, live, quiet, say, shown, until } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
@@ -150,20 +150,6 @@ it('an attempt that was given up and arrives late displaces its successor once: 
   expect(wire.tokens).toHaveLength(3)
   await newer.close()
   await late.close()
-})
-
-it('an unlinked device says so and stays away', async () => {
-  const primary = await joined(relay)
-  const [time, wire] = [new FakeTime(), new Tamper()]
-  const laptop = await linked(primary, relay, { time, transport: wire })
-  await quiet(laptop)
-  const offline = until(laptop, 'state', ({ name }) => name === 'offline')
-  await primary.unlink(laptop.deviceId)
-  await offline
-  const closed = until(laptop, 'state', ({ name }) => name === 'closed')
-  time.advance(1000)
-  expect(await closed).toEqual({ name: 'closed', reason: 'unlinked' })
-  await primary.close()
 })
 
 it('another deployment at the same address is not spoken to', async () => {

@@ -141,7 +141,17 @@ it('stale: a device that lost its store and started over is met anew, and its ol
   await shown(restored, conversation, 'welcome back')
   await say(restored, conversation, 'I lost some')
   await shown(alice, conversation, 'I lost some')
-  await bye(alice, restored)
+  await restored.close()
+  // It started over once, and is a device like any other now.
+  const again = device(relay, { storage: files.sqlite('copy.db') })
+  const problems: string[] = []
+  again.on('problem', ({ what }) => problems.push(what))
+  await live(again)
+  await quiet(again)
+  await say(alice, conversation, 'and now?')
+  await shown(again, conversation, 'and now?')
+  expect(problems).toEqual([])
+  await bye(alice, again)
 })
 
 it('stale by the relay alone: the session stays, the contradiction is told', async () => {

@@ -69,17 +69,6 @@ it('a restored relay gets fresh one-time keys, and what it accepted once more', 
   await restored.close()
 })
 
-it('a heartbeat answers the first message, so that the session is established without a word of people', async () => {
-  const [alice, bob] = [await joined(relay), await joined(relay)]
-  const conversation = await alice.conversations.direct(bob.userId)
-  await say(alice, conversation, 'hello')
-  await shown(bob, conversation, 'hello')
-  await quiet(bob)
-  await quiet(alice)
-  expect(texts(alice, conversation)).toEqual(['hello'])
-  await Promise.all([alice.close(), bob.close()])
-})
-
 it('no answer within 5 s: the same bytes again after 1, 2 and 4 s, then failed, and a retry delivers once', async () => {
   const { Tamper } = await import('../support/tamper.ts')
   const [time, wire, bob] = [new FakeTime(), new Tamper(), await joined(relay)]
