@@ -22,10 +22,11 @@ function fail(error: unknown): never {
 
 /** Runs until its user quits; then the terminal is as it was and everything is stored. */
 function converse({ device, notebook, url, realm }: Opened): void {
-  const screen = new Screen(stdout, themeOf(process.env))
+  const theme = themeOf(process.env)
+  const screen = new Screen(stdout, theme)
   const size = () => ({ columns: stdout.columns || 80, rows: stdout.rows || 24 })
   const messenger = new Messenger({
-    ...{ device, notebook, relay: url.replace(/^https?:\/\//, ''), now: Date.now },
+    ...{ device, notebook, relay: url.replace(/^https?:\/\//, ''), now: Date.now, hasColours: theme.isColoured },
     show: (state) => screen.show(state),
   })
   let isEnding = false

@@ -6,6 +6,7 @@ import type { Device, LinkOffer } from '../../client/index.ts'
 import { safeLine } from './text.ts'
 import { shortName } from './usernames.ts'
 
+const SLOW_MS = 8_000
 const CLEAR = '\x1b[2J\x1b[3J\x1b[H'
 
 /** Writes a line for the person in front of the terminal. */
@@ -24,7 +25,9 @@ export function linkThis(
 ): Promise<void> {
   say(`Asking ${url} for a place to wait …`)
   const request = device.requestLink({ name: deviceName() })
+  const slow = setTimeout(() => say(`${url} offers none yet; trying again. Ctrl+C ends this.`), SLOW_MS)
   request.on('uri', (uri) => {
+    clearTimeout(slow)
     if (uri) say(shown(uri, username))
     else if (!request.offer) say(`Waiting for ${url} …`)
   })

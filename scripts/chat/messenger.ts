@@ -17,6 +17,7 @@ export type Parts = {
   notebook: Notebook
   /** The relay's address, for people. */
   relay: string
+  hasColours: boolean
   /** Told of every state. */
   show(state: State): void
   now(): number
@@ -33,13 +34,13 @@ export class Messenger {
   /** The oldest place that was loaded, by conversation. */
   private readonly loaded = new Map<string, string>()
 
-  constructor({ device, notebook, relay, show, now }: Parts) {
+  constructor({ device, notebook, relay, hasColours, show, now }: Parts) {
     this.device = device
     this.notebook = notebook
     this.show = show
     this.now = now
     const self = { userId: device.userId, deviceId: device.deviceId, username: device.usernames.own ?? '' }
-    this.state = initial(self, relay, now())
+    this.state = initial(self, relay, now(), hasColours)
     this.people = new People(this)
   }
 

@@ -67,6 +67,8 @@ export type State = {
   self: { userId: string; deviceId: number; username: string }
   /** The relay's address, for people. */
   relay: string
+  /** false: what a colour would say is said in words. */
+  hasColours: boolean
   connection: ConnectionState
   /** When an offline connection is tried again, Unix milliseconds. */
   retryAtMs: number

@@ -37,8 +37,20 @@ export type Event =
   | { type: 'tick'; nowMs: number }
 
 /** Before anything is known. */
-export const initial = (self: State['self'], relay: string, nowMs: number): State => ({
-  ...{ self, relay, nowMs, retryAtMs: 0, people: {}, chats: [], open: null, draft: EMPTY, panel: null, toast: null },
+export const initial = (self: State['self'], relay: string, nowMs: number, hasColours = true): State => ({
+  ...{
+    self,
+    relay,
+    nowMs,
+    hasColours,
+    retryAtMs: 0,
+    people: {},
+    chats: [],
+    open: null,
+    draft: EMPTY,
+    panel: null,
+    toast: null,
+  },
   connection: { name: 'closed', reason: 'stopped' },
   size: { columns: 80, rows: 24 },
 })

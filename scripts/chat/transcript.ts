@@ -32,8 +32,9 @@ export const dayOf = (atMs: number): string =>
   new Date(atMs).toLocaleDateString('en-GB', { weekday: 'long', day: 'numeric', month: 'long' })
 
 /** What became of one's own message. */
-export function markOf(message: Message): Span | null {
+export function markOf(message: Message, hasColours: boolean): Span | null {
   const { state, audience = 0, delivered = 0, read = 0 } = message
+  const word = hasColours ? '' : ' read'
   const part = (count: number) => (audience > 1 && count > 0 && count < audience ? ` ${count}/${audience}` : '')
   switch (state) {
     case 'sending':
@@ -41,9 +42,9 @@ export function markOf(message: Message): Span | null {
     case 'sent':
       return delivered > 0 ? { text: `✓${part(delivered)}`, tone: 'dim' } : { text: '✓', tone: 'dim' }
     case 'delivered':
-      return read > 0 ? { text: `✓✓${part(read)}`, tone: 'read' } : { text: '✓✓', tone: 'dim' }
+      return read > 0 ? { text: `✓✓${part(read)}${word}`, tone: 'read' } : { text: '✓✓', tone: 'dim' }
     case 'read':
-      return { text: '✓✓', tone: 'read' }
+      return { text: `✓✓${word}`, tone: 'read' }
     default:
       return null
   }
@@ -94,7 +95,7 @@ function messageLines(state: State, chat: Chat, message: Message, cells: number)
         : [{ text: ' '.repeat(indent) }, span],
   )
   const pad: Span = { text: ' '.repeat(indent) }
-  const mark = isOwn ? markOf(message) : null
+  const mark = isOwn ? markOf(message, state.hasColours) : null
   if (mark) {
     const last = lines.at(-1)!
     const fits = indent + widthOf(words.at(-1)!.text) + 1 + widthOf(mark.text) <= cells

@@ -52,7 +52,13 @@ class Desk {
   /** As after a restart: another messenger on the same store. */
   begin(): void {
     this.messenger = new Messenger({
-      ...{ device: this.device, notebook: new Notebook(this.storage), relay: 'relay.test', now: Date.now },
+      ...{
+        device: this.device,
+        notebook: new Notebook(this.storage),
+        relay: 'relay.test',
+        hasColours: true,
+        now: Date.now,
+      },
       show: () => {
         for (const look of [...this.looking]) look()
       },

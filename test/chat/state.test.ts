@@ -162,7 +162,8 @@ describe('what is drawn', () => {
     [{ state: 'delivered', audience: 3, delivered: 3, read: 1 }, '✓✓ 1/3', 'read'],
     [{ state: 'read', audience: 3, delivered: 3, read: 3 }, '✓✓', 'read'],
   ] as [Partial<Message>, string, string][])('%j is marked %s', (more, text, tone) => {
-    expect(markOf(message('x', more))).toEqual({ text, tone })
+    expect(markOf(message('x', more), true)).toEqual({ text, tone })
+    expect(markOf(message('x', more), false)!.text).toBe(tone === 'read' ? `${text} read` : text)
   })
 
   it('long words, wide characters and newlines break where they fit, and line up', () => {

@@ -100,11 +100,17 @@ describe.skipIf(!hasTerminals)('in a terminal', { timeout: SLOW }, () => {
   })
 
   it('leaves colours out with NO_COLOR, and says in words what they said', async () => {
-    const terminal = await world.start('dave', { env: { NO_COLOR: '1' } })
+    const [terminal, alice] = await Promise.all([world.start('dave', { env: { NO_COLOR: '1' } }), world.start('alice')])
+    terminal.enter('/chat alice')
+    await terminal.see(/│ alice/)
+    terminal.enter('seen?')
+    await alice.see(/dave +1/)
+    alice.enter('/chat dave')
+    await terminal.see('seen? ✓✓ read')
     terminal.type('?')
     await terminal.see('/verify [user]')
     expect(terminal.raw.replaceAll('\x1b', '^')).not.toMatch(/\^\[[34]8;5;/)
-    await terminal.close()
+    await Promise.all([terminal.close(), alice.close()])
   })
 })
 
