@@ -102,8 +102,11 @@ it('no answer within 5 s: the same bytes again after 1, 2 and 4 s, then failed, 
   const sent = until(alice, 'message_changed', ({ id, state }) => id === message.id && state === 'sent')
   alice.retry(message.id)
   await sent
-  await quiet(bob)
-  expect(texts(bob, conversation)).toEqual(['hello', 'did you get this?'])
+  await shown(bob, conversation, 'did you get this?')
+  // Whatever else was made of the tries came before this.
+  await say(alice, conversation, 'and now?')
+  await shown(bob, conversation, 'and now?')
+  expect(texts(bob, conversation)).toEqual(['hello', 'did you get this?', 'and now?'])
   await Promise.all([alice.close(), bob.close()])
 })
 
