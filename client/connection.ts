@@ -1,10 +1,18 @@
 // One device's connection, kept up: states, reconnecting, matching answers to requests. What frames mean is not decided here.
 import { RelayError } from '../proto/errors.ts'
-import { ACK_MAX_IDS, CONTENT_MAX_BYTES, FRAME_MAX_BYTES, KEYS_MAX_PER_UPLOAD } from '../proto/limits.ts'
+import {
+  ACK_MAX_IDS,
+  CONTENT_MAX_BYTES,
+  FRAME_HTTP_MAX_BYTES,
+  FRAME_MAX_BYTES,
+  KEYS_MAX_PER_UPLOAD,
+} from '../proto/limits.ts'
 import { Backoff, type Ending } from './backoff.ts'
 import { Emitter } from './events.ts'
+import { Unreachable } from './http.ts'
 import { Liveness } from './liveness.ts'
 import type { Cancel, Time } from './time.ts'
+import { withRequestId } from './transport/delimited.ts'
 import type { Socket, Transport } from './transport.ts'
 import {
   type ClientBody,
@@ -78,6 +86,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   private readonly waiting = new Map<number, Waiting>()
   private socket: Socket | null = null
   private requestId = 0
+  private token = ''
   /** Counts attempts: what belongs to an earlier one is ignored. */
   private attempt = 0
   private openedAtMs: number | null = null
@@ -128,15 +137,26 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.change({ name: 'live' })
   }
 
-  /** Sends and waits for what answers it, an Error frame included. @throws Disconnected; RelayError TOO_LARGE when it ended the connection. */
+  /** Bytes of the largest frame there is a way for. [C-9.4] */
+  get largestFrame(): number {
+    return this.options.transport.exchange ? FRAME_HTTP_MAX_BYTES : this.limits.frameBytes
+  }
+
+  /**
+   * Sends and waits for what answers it, an Error frame included.
+   * @throws Disconnected; Unreachable for what is too large for the socket; RelayError TOO_LARGE when it ended the connection.
+   */
   ask(body: ClientBody): Promise<ServerFrame> {
     const { socket } = this
     if (!socket || this.openedAtMs === null) return Promise.reject(new Disconnected('there is no connection'))
     return new Promise((resolve, reject) => {
       const requestId = ++this.requestId
       const frame = encodeFrame(requestId, body)
-      this.waiting.set(requestId, { resolve, reject, messageBytes: body.signalMessage ? frame.length : 0 })
-      socket.send(frame)
+      const isLarge = frame.length > this.limits.frameBytes && this.options.transport.exchange !== undefined
+      const messageBytes = body.signalMessage && !isLarge ? frame.length : 0
+      this.waiting.set(requestId, { resolve, reject, messageBytes })
+      if (isLarge) void this.exchange(requestId, frame)
+      else socket.send(frame)
     })
   }
 
@@ -148,6 +168,19 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Sends what has no answer; a refusal is not heard. [C-2.2] */
   tell(body: ClientBody): void {
     if (this.openedAtMs !== null) this.socket?.send(encodeFrame(0, body))
+  }
+
+  /** What is too large for a socket goes by itself; its answer is taken like any other. */
+  private async exchange(requestId: number, frame: Uint8Array): Promise<void> {
+    const { transport, url } = this.options
+    const { attempt } = this
+    try {
+      const answer = await transport.exchange!(`${url}/v1/frames`, this.token, frame)
+      if (attempt === this.attempt) this.frame(withRequestId(answer, requestId))
+    } catch (cause) {
+      this.waiting.get(requestId)?.reject(new Unreachable('the relay does not answer', { cause }))
+      this.waiting.delete(requestId)
+    }
   }
 
   private async connect(): Promise<void> {
@@ -173,6 +206,7 @@ export class Connection extends Emitter<ConnectionEvents> {
         if (attempt === this.attempt) call(...args)
       }
     }
+    this.token = token
     this.cancelOpening = time.after(OPEN_WITHIN_MS, () => this.lost())
     this.planReauthentication(expiresInMs)
     this.socket = transport.open(`${url.replace(/^http/, 'ws')}/v1/ws`, token, {
@@ -237,6 +271,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       const { token, expiresInMs } = await this.options.tokens({ fresh: true })
       const answer = await this.ask({ reauthenticate: { token } })
       if (!answer.reauthenticated) return
+      this.token = token
       this.retryAfterMs = null
       this.planReauthentication(expiresInMs)
     } catch {

@@ -16,6 +16,8 @@ import { type ClientBody, idBytes, idOf, refusal, Scope, type ServerFrame } from
 
 /** [S-9.6] */
 const ANSWER_WITHIN_MS = 5000
+/** Of what goes over HTTP. [C-9.4] */
+const LARGE_WITHIN_MS = 60_000
 const RETRY_AFTER_MS = [1000, 2000, 4000]
 /** [S-4.5] */
 const MAX_ROUNDS = 5
@@ -137,13 +139,14 @@ export class Delivery {
 
   private async transmit(row: OutboxRow): Promise<NonNullable<ServerFrame['messageAccepted']>> {
     const body = frameOf(row)
-    const { frameBytes, contentBytes } = this.core.connection.limits
+    const { connection } = this.core
+    const { frameBytes, contentBytes } = connection.limits
     if (row.recipients?.some((each) => each.content.length > contentBytes)) throw new Failed('TOO_LARGE')
-    if ((row.recipients ?? []).reduce((sum, each) => sum + each.content.length + 40, 200) > frameBytes)
-      throw new Failed('TOO_LARGE')
-    const { promise, cancel } = this.timeout()
+    const bytes = (row.recipients ?? []).reduce((sum, each) => sum + each.content.length + 40, 200)
+    if (bytes > connection.largestFrame) throw new Failed('TOO_LARGE')
+    const { promise, cancel } = this.timeout(bytes > frameBytes ? LARGE_WITHIN_MS : ANSWER_WITHIN_MS)
     try {
-      const answer = await Promise.race([this.core.connection.ask(body), promise])
+      const answer = await Promise.race([connection.ask(body), promise])
       if (answer.error) throw refusal(answer.error)
       if (!answer.messageAccepted) throw new Unanswered('the answer was of another kind')
       return answer.messageAccepted
@@ -152,10 +155,10 @@ export class Delivery {
     }
   }
 
-  private timeout(): { promise: Promise<never>; cancel: () => void } {
+  private timeout(withinMs: number): { promise: Promise<never>; cancel: () => void } {
     let cancel = () => {}
     const promise = new Promise<never>((_, reject) => {
-      cancel = this.core.time.after(ANSWER_WITHIN_MS, () => reject(new Unanswered('no answer in time')))
+      cancel = this.core.time.after(withinMs, () => reject(new Unanswered('no answer in time')))
     })
     return { promise, cancel }
   }

@@ -35,4 +35,9 @@ export interface Transport {
   open(url: string, token: string | null, events: SocketEvents): Socket
   /** @throws when no answer came. */
   request(request: HttpRequest): Promise<HttpAnswer>
+  /**
+   * One frame over HTTP, and the frame that answers it: for messages that are too large for a socket. Absent = they cannot be sent.
+   * @param url http:// or https://, whole. @throws when no answer came, or none of a relay. [C-9.1]
+   */
+  exchange?(url: string, token: string, frame: Uint8Array): Promise<Uint8Array>
 }

@@ -39,6 +39,7 @@ export function withFallback(first: Transport, second: Transport): Transport {
     })
   return {
     request: (request) => first.request(request),
+    ...(first.exchange && { exchange: first.exchange.bind(first) }),
     open(url, token, events) {
       // Without a token it is a provisioning channel, which needs a WebSocket. [I-5.2]
       return token === null || failures < TRIES ? openFirst(url, token, events) : openSecond(url, token, events)

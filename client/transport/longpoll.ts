@@ -4,19 +4,16 @@ import { hex } from '../bytes.ts'
 import type { Socket, SocketEvents, Transport } from '../transport.ts'
 import { type ClientFrame, decodeFrame, decodeRequest, encodeAnswer, idOf, type ServerFrame } from '../wire.ts'
 import { delimited, withRequestId } from './delimited.ts'
-import { fetchAnswer } from './http.ts'
+import { exchangeFrame, fetchAnswer, fetchFrames } from './http.ts'
 
 /** @property waitSeconds of one request, at most 60; below what proxies on the way give an answer. Default 25. */
 export type LongPollOptions = { waitSeconds?: number }
 
 const WAIT_SECONDS = 25
-/** Beyond what was asked for, and for frames; large ones may take a while. [C-9.4] */
+/** Beyond what was asked for. */
 const ANSWER_WITHIN_MS = 15_000
-const LARGE_WITHIN_MS = 60_000
-const LARGE_BYTES = 256 * 1024
 /** Before the same is asked again when the answer brought only what is known. */
 const AGAIN_AFTER_MS = 1_000
-const PROTOBUF = 'application/x-protobuf'
 const BROKEN = 1006
 const GOING_AWAY = 1001
 /** What of a status a socket would have been closed with; 1006 for others. [C-9.9] */
@@ -25,6 +22,7 @@ const CLOSE_CODES: Record<number, number> = { 400: 4400, 401: 4401, 409: 4409, 5
 /** HTTP alone, through fetch. What needs a WebSocket does not work: presence of others, and being linked by a QR code. */
 export const longPollTransport = ({ waitSeconds = WAIT_SECONDS }: LongPollOptions = {}): Transport => ({
   request: fetchAnswer,
+  exchange: exchangeFrame,
   open(url, token, events) {
     const place = /^ws(s?:\/\/.+)\/v1\/ws$/.exec(url)?.[1]
     if (place !== undefined && token !== null) return new PolledSocket(`http${place}`, token, events, waitSeconds)
@@ -33,8 +31,6 @@ export const longPollTransport = ({ waitSeconds = WAIT_SECONDS }: LongPollOption
     return { send() {}, close() {} }
   },
 })
-
-type Answered = { status: number; bytes: Uint8Array }
 
 /**
  * opening → paging: Hello came, and pages are handed out as they are asked for → live: it waits for what comes.
@@ -150,8 +146,7 @@ class PolledSocket implements Socket {
 
   private async post(body: Uint8Array, requestId: number): Promise<void> {
     if (this.state === 'closed') return
-    const withinMs = body.length > LARGE_BYTES ? LARGE_WITHIN_MS : ANSWER_WITHIN_MS
-    const { status, bytes } = await this.fetch('/v1/frames', withinMs, body)
+    const { status, bytes } = await this.fetch('/v1/frames', ANSWER_WITHIN_MS, body)
     if (status === 401) return this.end(4401, 'the token has ended')
     // Of a refusal that came before the frame was read the relay does not know the request.
     if (bytes.length > 0) this.hand(withRequestId(bytes, requestId))
@@ -169,24 +164,9 @@ class PolledSocket implements Socket {
     return []
   }
 
-  /** @throws when there is no answer, or none of a relay. */
-  private async fetch(path: string, withinMs: number, body?: Uint8Array): Promise<Answered> {
-    const late = new AbortController()
-    const stop = () => late.abort()
-    const timer = setTimeout(stop, withinMs)
-    this.ending.signal.addEventListener('abort', stop)
-    try {
-      const headers = { Authorization: `Bearer ${this.token}`, ...(body && { 'Content-Type': PROTOBUF }) }
-      const init = { method: body ? 'POST' : 'GET', headers, signal: late.signal, redirect: 'error' as const }
-      const answer = await fetch(this.url + path, body ? { ...init, body: body as Uint8Array<ArrayBuffer> } : init)
-      const bytes = new Uint8Array(await answer.arrayBuffer())
-      if (bytes.length > 0 && !answer.headers.get('content-type')?.startsWith(PROTOBUF))
-        throw new Error(`HTTP ${answer.status} of something else`)
-      return { status: answer.status, bytes }
-    } finally {
-      clearTimeout(timer)
-      this.ending.signal.removeEventListener('abort', stop)
-    }
+  private fetch(path: string, withinMs: number, body?: Uint8Array) {
+    const { token, ending } = this
+    return fetchFrames(this.url + path, { token, withinMs, signal: ending.signal, ...(body && { body }) })
   }
 
   /** What goes wrong ends the connection, and nothing else. */

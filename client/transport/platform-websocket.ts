@@ -1,6 +1,6 @@
 // The WebSocket that browsers, React Native and Node from 22 have. The token goes as a subprotocol, since none of them set headers. [C-1.2]
 import type { Socket, SocketEvents, Transport } from '../transport.ts'
-import { fetchAnswer } from './http.ts'
+import { exchangeFrame, fetchAnswer } from './http.ts'
 
 type PlatformSocket = {
   binaryType: string
@@ -22,6 +22,7 @@ export const platformTransport = (): Transport => {
   if (!WebSocket) throw new Error('this platform has no WebSocket; on Node 20 use wsTransport')
   return {
     request: fetchAnswer,
+    exchange: exchangeFrame,
     open: (url, token, events) =>
       openSocket(new WebSocket(url, token === null ? [] : ['sealpost.v1', `bearer.${token}`]), events),
   }

@@ -1,10 +1,10 @@
 // The way to the relay for Node: the ws package, which can set headers and tells why an upgrade was refused.
 import { WebSocket } from 'ws'
 import type { Socket, SocketEvents, Transport } from '../transport.ts'
-import { fetchAnswer } from './http.ts'
+import { exchangeFrame, fetchAnswer } from './http.ts'
 
 /** WebSockets of the ws package; HTTP through fetch. */
-export const wsTransport = (): Transport => ({ request: fetchAnswer, open: openSocket })
+export const wsTransport = (): Transport => ({ request: fetchAnswer, exchange: exchangeFrame, open: openSocket })
 
 function openSocket(url: string, token: string | null, events: SocketEvents): Socket {
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` }

@@ -7,6 +7,7 @@ import { wsTransport } from '../../client/node.ts'
 import { delimited, withRequestId } from '../../client/transport/delimited.ts'
 import { sealpost } from '../../proto/generated/relay.js'
 import { testDatabase } from '../support/database.ts'
+import { FakeTime } from '../support/faketime.ts'
 import { openProxy } from '../support/proxy.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, linked, live, quiet, say, shown, texts, until } from '../support/sdk.ts'
@@ -190,6 +191,65 @@ describe('as a second way', () => {
     const it = await joined(relay, { transport: withFallback(wsTransport(), never) })
     await it.close()
   })
+})
+
+describe('messages that are too large for a socket [C-9.4]', () => {
+  const { ServerFrame } = sealpost.v1
+  /** A relay whose sockets take very little. */
+  function narrow(exchange: Transport['exchange']): Transport {
+    const ws = wsTransport()
+    const { exchange: _, ...rest } = ws
+    return {
+      ...rest,
+      ...(exchange && { exchange }),
+      open: (url, token, events) =>
+        ws.open(url, token, {
+          ...events,
+          frame(bytes) {
+            const frame = ServerFrame.decode(bytes)
+            if (frame.hello) frame.hello.limits!.frameBytes = 500
+            events.frame(ServerFrame.encode(frame).finish())
+          },
+        }),
+    }
+  }
+  const long = (n: number) => `${n} `.repeat(300)
+
+  it('go by HTTP, in their order; one whose answer was lost is sent again and comes once', async () => {
+    let [sent, lost] = [0, 0]
+    const exchange: Transport['exchange'] = async (...request) => {
+      const answer = await wsTransport().exchange!(...request)
+      if (++sent !== 2) return answer
+      lost++
+      throw new Error('the answer was lost')
+    }
+    const [alice, bob] = [await joined(relay, { transport: narrow(exchange) }), await joined(relay)]
+    const conversation = await alice.conversations.direct(bob.userId)
+    const all = [1, 2, 3].map(long)
+    for (const text of all) alice.send(conversation, { text })
+    await shown(bob, conversation, long(3))
+    await quiet(alice)
+    expect(texts(bob, conversation)).toEqual(all)
+    expect([sent, lost]).toEqual([4, 1])
+    await Promise.all([alice.close(), bob.close()])
+  })
+
+  it('fail where there is no such way', async () => {
+    const [alice, bob] = [await joined(relay, { transport: narrow(undefined) }), await joined(relay)]
+    const conversation = await alice.conversations.direct(bob.userId)
+    const message = await say(alice, conversation, long(1), 'failed')
+    expect(message.failure).toBe('TOO_LARGE')
+    await Promise.all([alice.close(), bob.close()])
+  })
+})
+
+it('a quiet connection asks nobody whether it lives', async () => {
+  const [time, storage] = [new FakeTime(), new MemoryStorage()]
+  const it = await joined(relay, { ...polling(), time, storage })
+  await quiet(it)
+  for (let i = 0; i < 30; i++) time.advance(1000)
+  expect(it.state.name).toBe('live')
+  await it.close()
 })
 
 describe('frames in the body of an answer', () => {
