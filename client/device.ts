@@ -4,7 +4,7 @@ import { Account } from './account.ts'
 import { clearWithheld } from './book.ts'
 import { concat } from './bytes.ts'
 import { compose, giveUp, recompose } from './composing.ts'
-import { Connection, type ConnectionState } from './connection.ts'
+import { Connection, type ConnectionState, Disconnected } from './connection.ts'
 import type { Body } from './content.ts'
 import { Conversations } from './conversations.ts'
 import type { Core, DeviceEvents } from './core.ts'
@@ -13,6 +13,7 @@ import { Delivery } from './delivery.ts'
 import { Enrolling } from './enrolling.ts'
 import { Emitter } from './events.ts'
 import { Greeting } from './greeting.ts'
+import { Unreachable } from './http.ts'
 import { acceptIdentity, offeredIdentity } from './identities.ts'
 import { allGaps, type Gap, Inbox } from './inbox.ts'
 import { held, listQuarantined, listUndecryptable, type NotShown } from './incoming.ts'
@@ -58,6 +59,7 @@ export class Device extends Emitter<DeviceEvents> {
   private readonly upkeep: Upkeep
   private readonly greeting: Greeting
   private readonly signals: Signals
+  private isClosed = false
   private readonly enrolling: Enrolling
   private readonly way: { transport: Transport; url: string }
   private linkRequest: LinkRequest | null = null
@@ -150,6 +152,8 @@ export class Device extends Emitter<DeviceEvents> {
     this.core.connection.close('stopped')
     await this.inbox.idle()
     await this.core.mutex.run(() => this.core.storage.close())
+    // What still waits for an answer finds no store, which is nobody's fault.
+    this.isClosed = true
   }
 
   /**
@@ -345,10 +349,12 @@ export class Device extends Emitter<DeviceEvents> {
 
   /** Network trouble ends by itself, at the latest with the next connection; the rest is told. */
   private unexpected(error: unknown): void {
-    if (this.core.connection.isLive) this.emit('problem', { what: 'unexpected', detail: String(error) })
+    if (error instanceof Unreachable || error instanceof Disconnected || !this.core.connection.isLive) return
+    this.emit('problem', { what: 'unexpected', detail: String(error) })
   }
 
   private fail(error: unknown): void {
+    if (this.isClosed) return
     this.core.connection.close('storage_failed')
     this.emit('problem', { what: 'unexpected', detail: String(error) })
   }

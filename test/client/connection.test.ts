@@ -1,12 +1,12 @@
 // How a device stays connected: what it does when connections end, break, or go silent, and when it stays away.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Backoff } from '../../client/backoff.ts'
-import { type Device, MemoryStorage } from '../../client/index.ts'
+import { type Device, MemoryStorage, type Transport } from '../../client/index.ts'
 import { wsTransport } from '../../client/node.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { openLatecomer } from '../support/latecomer.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { device, joined, live, quiet, say, shown, until } from '../support/sdk.ts'
+import { device, directory, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
@@ -176,6 +176,43 @@ it('a clock two hours wrong: registration says so, and what a registered device 
   const read = await shown(bob, conversation, 'what time is it?')
   expect(Math.abs(read.sentAtMs - Date.now())).toBeLessThan(600_000)
   await Promise.all([late.close(), bob.close()])
+})
+
+it('a device that is closed in the middle of something says nothing more, and its file can be opened at once', async () => {
+  const [wire, bob, files] = [new Tamper(), await joined(relay), directory()]
+  let open = () => {}
+  const barrier = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  let asked = () => {}
+  const isAsking = new Promise<void>((resolve) => {
+    asked = resolve
+  })
+  const slow: Transport = {
+    open: wire.open.bind(wire),
+    request: async (request) => {
+      if (request.url.endsWith('/v1/keys/bundles')) {
+        asked()
+        await barrier
+      }
+      return wire.request(request)
+    },
+  }
+  const it = await joined(relay, { transport: slow, storage: files.sqlite('closed.db') })
+  const conversation = await it.conversations.direct(bob.userId)
+  const laptop = await linked(bob, relay)
+  const problems: unknown[] = []
+  it.on('problem', (problem) => problems.push(problem))
+  it.send(conversation, { text: 'not yet' })
+  await isAsking
+  await it.close()
+  const again = await live(device(relay, { storage: files.sqlite('closed.db') }))
+  open()
+  for (const each of [bob, laptop]) await shown(each, conversation, 'not yet')
+  await quiet(again)
+  expect(problems).toEqual([])
+  await Promise.all([again, bob, laptop].map((each) => each.close()))
+  files.end()
 })
 
 it('an attempt that is given up never opens: it would displace the one that follows it', async () => {
