@@ -4,7 +4,7 @@ import { RelayError } from '../../proto/errors.ts'
 import type { Uuid } from '../../proto/ids.ts'
 import { notMember } from '../authorize.ts'
 import type { Bus } from '../bus/bus.ts'
-import type { Rosters } from '../rosters.ts'
+import type { Roster, Rosters } from '../rosters.ts'
 import type { Session } from '../session.ts'
 import { encodeSignal } from '../signal-codec.ts'
 import type { Feature } from './feature.ts'
@@ -43,10 +43,19 @@ export function typing(deps: TypingDeps): Feature<'typing'> {
     return false
   }
 
+  async function rosterOf({ caller }: Session, conversationId: Uuid): Promise<Roster> {
+    const recent = await deps.rosters.recent(conversationId, ROSTER_MAX_AGE_MS)
+    if (recent?.byKey.has(caller.deviceKey)) return recent
+    const membership = await deps.membershipOf(conversationId, caller.userId)
+    // Nobody says that a device was linked: it may be younger than the roster.
+    const fresh = membership === 'active' ? await deps.rosters.recent(conversationId, 0) : null
+    if (!fresh?.byKey.has(caller.deviceKey)) throw notMember(membership)
+    return fresh
+  }
+
   async function pass(session: Session, conversationId: Uuid, isTyping: boolean): Promise<void> {
-    const { userId, deviceId, deviceKey } = session.caller
-    const roster = await deps.rosters.recent(conversationId, ROSTER_MAX_AGE_MS)
-    if (!roster?.byKey.has(deviceKey)) throw notMember(await deps.membershipOf(conversationId, userId))
+    const { userId, deviceId } = session.caller
+    const roster = await rosterOf(session, conversationId)
     if (roster.archived) throw new RelayError('FORBIDDEN', 'the conversation is archived')
     if (tooOften(userId, conversationId)) return
     const others = new Set(roster.devices.map((each) => each.userId))

@@ -109,6 +109,17 @@ describe('who hears of it [G-1.1]', () => {
     expect((await b!.next('typing')).isTyping ?? false).toBe(false)
   })
 
+  it('of a device that was linked after the roster was read', async () => {
+    const dee = await Client.register(relay)
+    const id = await dee.group([bob!, cy!])
+    const [d, b] = await live(dee, bob)
+    d!.write(typing(id))
+    expect((await b!.next('typing')).deviceId).toBe(1)
+    const [d2] = await live(await dee.link())
+    d2!.write(typing(id))
+    expect((await b!.next('typing')).deviceId).toBe(2)
+  })
+
   it('nobody who was removed, on any node, and who was added at once', async () => {
     const [dee, eve] = await Promise.all([Client.register(relay), Client.register(relay)])
     const moving = await ann!.group([bob!, dee])
