@@ -61,10 +61,16 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
   let cancelFlush: (() => void) | null = null
   let cancelRound: (() => void) | null = null
 
-  async function subscribe(session: Session, requestId: number, userIds: Uuid[]): Promise<void> {
-    if (watches.size + userIds.length > maxPairs)
+  function requireRoom(users: number): void {
+    if (watches.size + users > maxPairs)
       throw new RelayError('OVERLOADED', 'too many users are watched', { retryAfterMs: FULL_RETRY_MS })
+  }
+
+  async function subscribe(session: Session, requestId: number, userIds: Uuid[]): Promise<void> {
+    requireRoom(userIds.length)
     const may = userIds.length > 0 ? await deps.visibleTo(session.caller.userId, userIds) : new Set<Uuid>()
+    // Again: after a restart everybody asks at once, and all find room before the first has taken his. I10
+    requireRoom(userIds.length)
     const watch = watches.open(session, userIds, may, time.now())
     try {
       // Listening already: what comes from now on is looked at again.

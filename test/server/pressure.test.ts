@@ -159,6 +159,13 @@ describe('presence', () => {
     expect(bob.kinds()).toEqual(['presence'])
   })
 
+  it('nor do those who ask at the same time get more than that together. I10', async () => {
+    openPresence(5)
+    const all = Array.from({ length: 4 }, () => subscribe(connect().session, randomUUID(), randomUUID()))
+    const outcomes = await Promise.allSettled(all)
+    expect(outcomes.map((each) => each.status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected'])
+  })
+
   it('when it fails the former subscription stays', async () => {
     let away = false
     open(
