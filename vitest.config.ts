@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // `npm test -- --without-redis`
+    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? ['test/**/redis*.test.ts'] : [],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 2,

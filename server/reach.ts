@@ -20,8 +20,8 @@ export class Reach {
 
   /** Its hints come to this node from now on. Before its first read, so that nothing in between is missed. */
   joined({ caller }: Session): void {
-    this.bus.join(`device:${caller.deviceKey}`)
-    this.bus.join(`user:${caller.userId}`)
+    void this.bus.join(`device:${caller.deviceKey}`)
+    void this.bus.join(`user:${caller.userId}`)
   }
 
   /** A session is over and forgotten; what others of its user need stays joined. */

@@ -34,10 +34,16 @@ export type Channel = `device:${number}` | `user:${Uuid}` | `presence:${Uuid}`
 
 /** One node's end of the bus. No method throws or waits. */
 export type Bus = {
-  /** Hints for this channel come here from now on, as far as they come at all. Joining twice is joining once. */
-  join(channel: Channel): void
+  /**
+   * Hints for this channel come here, as far as they come at all. Joining twice is joining once.
+   * @returns resolves when they do, or when that is not to be had now; never rejects.
+   */
+  join(channel: Channel): Promise<void>
   leave(channel: Channel): void
-  /** To every node that joined a channel of the hint, each once, this one included. Never before publish has returned. */
+  /**
+   * To every node that joined a channel of the hint, this one included, each once; a hint for several users comes once, or once
+   * for each of them with him alone. Never before publish has returned.
+   */
   publish(hint: Hint): void
   close(): Promise<void>
 }

@@ -25,7 +25,7 @@ export function openLocalHub(report: (error: unknown) => void): OpenBus {
     const self: Node = { channels: new Set(), receive }
     nodes.add(self)
     return {
-      join: (channel) => void self.channels.add(channel),
+      join: async (channel) => void self.channels.add(channel),
       leave: (channel) => void self.channels.delete(channel),
       publish: (hint) => {
         const channels = channelsOf(hint)

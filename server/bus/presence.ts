@@ -9,6 +9,8 @@ export type PresenceStore = {
   left(userId: Uuid): void
   /** Those of the users whom any node has. @throws when the store cannot be asked. */
   online(userIds: readonly Uuid[]): Promise<Set<Uuid>>
+  /** The node goes down. */
+  close(): Promise<void>
 }
 
 /** For the nodes of one process, usually one. @returns makes one node's end. */
@@ -27,6 +29,7 @@ export function openLocalPresence(): () => PresenceStore {
         nodes?.delete(node)
         if (nodes?.size === 0) nodesOf.delete(userId)
       },
+      close: async () => {},
       online: async (userIds) => new Set(userIds.filter((each) => nodesOf.has(each))),
     }
   }

@@ -45,12 +45,18 @@ const TELL_SLICE = 200
 /** About 150 bytes each. */
 const MAX_PAIRS = 1_000_000
 const FULL_RETRY_MS = 30_000
+/** Before a store that could not be asked is asked again, milliseconds. */
+const STORE_RETRY_MS = 2_000
 
 /** The feature of PresenceSubscription and of Presence. */
 export function presence(deps: PresenceDeps): Feature<'presence'> {
   const { store, bus, time, maxPairs = MAX_PAIRS } = deps
   const arrivals = new Arrivals(deps)
-  const watches = new Watches((userId, on) => (on ? bus.join(`presence:${userId}`) : bus.leave(`presence:${userId}`)))
+  let joining: Promise<void>[] = []
+  const watches = new Watches((userId, on) => {
+    if (on) joining.push(bus.join(`presence:${userId}`))
+    else bus.leave(`presence:${userId}`)
+  })
   /** Of each session the subscription being worked on: the later one wins. */
   const turns = new WeakMap<Session, Promise<void>>()
   const changed = new Set<Watched>()
@@ -72,14 +78,18 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
     // Again: after a restart everybody asks at once, and all find room before the first has taken his. I10
     requireRoom(userIds.length)
     const watch = watches.open(session, userIds, may, time.now())
+    const joined = Promise.all(joining)
+    joining = []
     try {
+      await joined
       // Listening already: what comes from now on is looked at again.
       const unknown = [...watch.users.keys()].filter((each) => each.isOnline === null)
       const online = await store.online(unknown.map((each) => each.userId))
       for (const each of unknown) each.isOnline ??= online.has(each.userId)
     } catch (error) {
       watches.end(watch)
-      throw error
+      deps.report(error)
+      throw new RelayError('UNAVAILABLE', 'who is online is not known right now', { retryAfterMs: STORE_RETRY_MS })
     }
     if (session.state === 'closed') return watches.end(watch)
     session.connection.send(encodeSignal.presence(requestId, watches.answer(watch)))

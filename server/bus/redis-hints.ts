@@ -1,0 +1,110 @@
+// Hints through Redis: sharded pub/sub, one Redis channel per channel of the bus. Redis keeps nothing of them: who is not there, or
+// cut off, misses them (I11). A node's own hints do not go through Redis.
+import { randomUUID } from 'node:crypto'
+import { type Bus, type Channel, channelsOf, type Hint, type OpenBus } from './bus.ts'
+import { decodeHint, encodeHint } from './hint-codec.ts'
+import { openLocalHub } from './local.ts'
+
+/** What is used of a connection to Redis. */
+export type Publisher = { spublish(channel: string, message: string): Promise<unknown>; readonly status: string }
+export type Subscriber = {
+  ssubscribe(channel: string): Promise<unknown>
+  sunsubscribe(channel: string): Promise<unknown>
+  on(event: 'smessage', listener: (channel: string, message: string) => void): unknown
+  on(event: 'ready', listener: () => void): unknown
+  off(event: string, listener: (...args: never[]) => void): unknown
+  readonly status: string
+}
+
+export type RedisHintsDeps = {
+  publisher: Publisher
+  subscriber: Subscriber
+  /** A receiver threw. */
+  report(error: unknown): void
+  /** So many hints did not get out: Redis is away, or does not keep up. */
+  onLost(hints: number): void
+}
+
+const PREFIX = 'sealpost:'
+/** Every node hears of conversations. */
+const NODES = `${PREFIX}nodes`
+/** Hints on their way to Redis; beyond it they are lost, since memory is not for hints. I10 */
+const IN_FLIGHT_MAX = 10_000
+/** Channels joined again at a time when Redis is back. */
+const REJOIN_SLICE = 500
+
+/** @returns opens one node's end. */
+export function openRedisHints({ publisher, subscriber, report, onLost }: RedisHintsDeps): OpenBus {
+  return (receive) => {
+    const origin = randomUUID()
+    const local = openLocalHub(report)(receive)
+    const joined = new Set<Channel>()
+    let inFlight = 0
+    let closed = false
+
+    const listen = async (channel: string): Promise<void> => {
+      if (subscriber.status !== 'ready') return
+      // What fails here is made up for when the connection is ready again.
+      await subscriber.ssubscribe(channel).catch(() => {})
+    }
+    const ready = async (): Promise<void> => {
+      await listen(NODES)
+      const all = [...joined]
+      for (let at = 0; at < all.length && !closed; at += REJOIN_SLICE)
+        await Promise.all(all.slice(at, at + REJOIN_SLICE).map((each) => joined.has(each) && listen(PREFIX + each)))
+    }
+    const hear = (channel: string, message: string): void => {
+      const name = channel.slice(PREFIX.length) as Channel
+      if (closed || message.startsWith(origin) || (channel !== NODES && !joined.has(name))) return
+      const hint = decodeHint(message.slice(origin.length))
+      if (!hint) return
+      try {
+        receive(hint)
+      } catch (error) {
+        report(error)
+      }
+    }
+    const send = (channel: string, hint: Hint): void => {
+      if (publisher.status !== 'ready' || inFlight >= IN_FLIGHT_MAX) {
+        onLost(1)
+        return
+      }
+      inFlight++
+      publisher.spublish(channel, origin + encodeHint(hint)).then(
+        () => void inFlight--,
+        () => {
+          inFlight--
+          onLost(1)
+        },
+      )
+    }
+
+    subscriber.on('smessage', hear)
+    subscriber.on('ready', ready)
+    void ready()
+    return {
+      async join(channel) {
+        joined.add(channel)
+        await Promise.all([local.join(channel), listen(PREFIX + channel)])
+      },
+      leave(channel) {
+        joined.delete(channel)
+        local.leave(channel)
+        if (subscriber.status === 'ready') subscriber.sunsubscribe(PREFIX + channel).catch(() => {})
+      },
+      publish(hint) {
+        if (closed) return
+        local.publish(hint)
+        if (hint.kind === 'signal' || hint.kind === 'read')
+          for (const userId of hint.userIds) send(`${PREFIX}user:${userId}`, { ...hint, userIds: [userId] })
+        else for (const channel of channelsOf(hint) ?? ['nodes']) send(PREFIX + channel, hint)
+      },
+      async close() {
+        closed = true
+        subscriber.off('smessage', hear)
+        subscriber.off('ready', ready)
+        await local.close()
+      },
+    } satisfies Bus
+  }
+}
