@@ -1,5 +1,6 @@
 // A device of the kit on the relay under test: registered, with a token, able to ask over HTTP and to open sockets.
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { uuidToBytes } from '../../proto/ids.ts'
 import { type EnrolmentJson, type EnrolmentOptions, enrolment, type Published } from './enrolment.ts'
 import { type Answer, ok, type Refusal, type RequestOptions, request } from './http.ts'
@@ -12,15 +13,22 @@ export type Relay = { url: string; realm: string; refusals: Refusal[]; patienceM
 /** What the relay said to a new device. */
 type Enrolled = { user_id: string; device_id: number; device_secret: string }
 
-/** One request to the relay, its refusal noted. */
+/** A relay that has too much to do is asked again, as by any client; so often. [S-9.5] [E-2.3] */
+const TRIES = 5
+const BUSY = new Set(['OVERLOADED', 'UNAVAILABLE'])
+const LONGEST_WAIT_MS = 3000
+
+/** One request to the relay, its refusal noted. One that is not done for lack of time or room is made again. */
 export async function call(relay: Relay, method: string, path: string, options: RequestOptions = {}): Promise<Answer> {
-  const answer = await request(relay.url, method, path, options)
-  const error = answer.body?.error
-  if (typeof error?.code === 'string') {
-    const where = `${method} ${path.split('?')[0]}`
-    relay.refusals.push({ where, status: answer.status, code: error.code, retryAfterMs: error.retry_after_ms })
+  for (let tries = 1; ; tries++) {
+    const answer = await request(relay.url, method, path, options)
+    const error = answer.body?.error
+    if (typeof error?.code !== 'string') return answer
+    const { code, retry_after_ms: retryAfterMs } = error
+    relay.refusals.push({ where: `${method} ${path.split('?')[0]}`, status: answer.status, code, retryAfterMs })
+    if (!BUSY.has(code) || !(retryAfterMs > 0) || tries === TRIES) return answer
+    await sleep(Math.min(retryAfterMs, LONGEST_WAIT_MS))
   }
-  return answer
 }
 
 /** An access token, by RFC 6749. [T-3] */
@@ -162,9 +170,18 @@ export class Device {
 
   /** Opens a socket and takes Hello. */
   async connect(options: SocketOptions = {}): Promise<Socket> {
-    const socket = await this.open(options)
-    await socket.next('hello')
-    return socket
+    for (let tries = 1; ; tries++) {
+      const socket = await this.open(options)
+      const greeted = await socket.next('hello').then(
+        () => true,
+        (error) => {
+          if (socket.closed?.code !== 1001 || tries === TRIES) throw error
+          return false
+        },
+      )
+      if (greeted) return socket
+      await sleep(1000)
+    }
   }
 
   /** Connects, empties the queue, and is sent what comes from now on. */

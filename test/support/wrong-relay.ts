@@ -113,12 +113,15 @@ async function forward(
   const headers = Object.fromEntries(kept.flatMap((name) => (given[name] ? [[name, String(given[name])]] : [])))
   const body = chunks.length > 0 ? { body: Buffer.concat(chunks) } : {}
   const answer = await fetch(upstream + path, { method, headers, ...body })
-  let passing: Passing = { method, path, status: answer.status, headers: {}, text: await answer.text() }
+  const bytes = Buffer.from(await answer.arrayBuffer())
+  let passing: Passing = { method, path, status: answer.status, headers: {}, text: bytes.toString() }
+  const { text } = passing
   for (const name of ['content-type', 'cache-control', 'www-authenticate', 'retry-after']) {
     const value = answer.headers.get(name)
     if (value) passing.headers[name] = value
   }
   passing = fault.http?.(passing) ?? passing
   response.writeHead(passing.status, passing.headers)
-  response.end(passing.text)
+  // Frames over HTTP are no text.
+  response.end(passing.text === text ? bytes : passing.text)
 }

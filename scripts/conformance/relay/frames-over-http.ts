@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import protobuf from 'protobufjs/minimal.js'
 import { uuidFromBytes, uuidToBytes } from '../../../proto/ids.ts'
-import { type Check, hold, same, there } from '../check.ts'
+import { type Check, hold, same, there, Violation } from '../check.ts'
 import { call, type Device } from '../device.ts'
 import { type Answer, ok, statusOf } from '../http.ts'
 import { type ClientBody, codeIn, type Envelope, kindOf, type ServerFrame, signalMessage, v1 } from '../socket.ts'
@@ -15,9 +15,17 @@ const postBytes = (by: Device, body: Uint8Array, headers: Record<string, string>
 const post = (by: Device, body: ClientBody): Promise<Answer> =>
   postBytes(by, v1.ClientFrame.encode({ requestId: 7, ...body }).finish())
 
+function decoded({ status, bytes }: Answer): ServerFrame {
+  try {
+    return v1.ServerFrame.decode(bytes)
+  } catch {
+    throw new Violation(`expected a ServerFrame; saw HTTP ${status} ${bytes.toString().slice(0, 100)}`)
+  }
+}
+
 /** The one frame of an answer. */
 function frameOf(answer: Answer): ServerFrame {
-  const frame = v1.ServerFrame.decode(answer.bytes)
+  const frame = decoded(answer)
   const expected = frame.error ? statusOf(codeIn(frame)) : 200
   same(answer.status, expected, `with ${kindOf(frame)}, HTTP`)
   return frame
