@@ -61,6 +61,9 @@ export const SIGNATURE_BYTES = 64
 export const IDENTITY_PROOF_SKEW_MS = 10 * 60 * 1000
 /** Life of a link code, milliseconds. [I-4] */
 export const LINK_CODE_TTL_MS = 10 * 60 * 1000
+/** Sealed bytes for a device that waits to be linked, and how long it may wait, milliseconds. [I-5] */
+export const PROVISION_MAX_BYTES = 64 * 1024
+export const PROVISIONING_TTL_MS = 90_000
 /** Life of an access token, seconds. [T-1] */
 export const TOKEN_TTL_SECONDS = 3600
 /** How long a client_message_id is remembered at least, milliseconds. [S-2] */

@@ -131,6 +131,7 @@ function openMetrics(register: Registry) {
     new Histogram({ name: `sealpost_${name}`, help, buckets, registers: [register] })
   return {
     connections: gauge('connections', 'Open WebSockets of devices, and polls that wait'),
+    provisioning: gauge('provisioning_waiting', 'New devices that wait to be linked'),
     /** kind: of codec.ts's ClientFrame, or 'malformed'. */
     framesIn: counter('frames_in', 'Frames received', ['kind']),
     /** kind: the body's field in ServerFrame. */

@@ -17,18 +17,25 @@ import { conversationRoutes } from './http/conversations.ts'
 import { deviceRoutes } from './http/devices.ts'
 import { frameRoutes } from './http/frames.ts'
 import { operationRoutes } from './http/operations.ts'
+import { provisioningRoutes } from './http/provisioning.ts'
+import { recoveryRoutes } from './http/recovery.ts'
 import { settingsRoutes } from './http/settings.ts'
 import { tokenRoutes } from './http/tokens.ts'
 import { usernameRoutes } from './http/usernames.ts'
 import { openIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
 import { migrate } from './migrate.ts'
+import { openNewIdentity } from './newidentity.ts'
+import { keepTelling } from './news.ts'
 import type { Observe } from './observe.ts'
 import { openOrigins } from './origins.ts'
+import { openProvisioning } from './provisioning.ts'
 import { Queue } from './queue.ts'
 import { Reach } from './reach.ts'
 import { openReception } from './reception.ts'
+import { openRecoveryCodes } from './recoverycodes.ts'
 import { IN_WORK_MAX_BYTES } from './relay.ts'
+import { openRendezvous } from './rendezvous.ts'
 import { Rosters } from './rosters.ts'
 import { Sessions } from './sessions.ts'
 import { openSettings } from './settings.ts'
@@ -59,6 +66,8 @@ export type Nodes = { bus: OpenBus; presence(): PresenceStore }
 const REQUESTS_MAX_MS = 5_000
 /** With more than this of sends under way signals wait for better times. I12 */
 const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
+/** How often it is looked after devices that wait to be linked, milliseconds. [I-5.2] */
+const PROVISIONING_LOOK_MS = 1_000
 /** Time for goodbyes to leave, milliseconds. */
 const GOODBYE_MS = 100
 
@@ -135,6 +144,14 @@ export async function startRelay(
       events,
       onUnlinked: (deviceKey) => reach.unlinked(deviceKey),
     })
+    const news = keepTelling({ sql, clock, fanOut: events.fanOut, report })
+    const recovery = {
+      codes: openRecoveryCodes({ sql, realm: config.realm }),
+      newIdentity: openNewIdentity({
+        ...{ sql, realm: config.realm, directory, tokens, identity, news },
+        onUnlinked: (deviceKey) => reach.unlinked(deviceKey),
+      }),
+    }
     const mailbox = new Mailbox({
       sql,
       rosters,
@@ -191,11 +208,19 @@ export async function startRelay(
       maxConnections: config.maxConnections,
       draining: () => draining,
     })
+    const provisioning = openProvisioning({
+      rendezvous: openRendezvous(),
+      clock,
+      draining: () => draining,
+      onWaiting: (connections) => observe.metrics.provisioning.set(connections),
+    })
     const frames = frameRoutes({ reception, uploads: new Uploads(), time, observe })
     const declared = [
       ...accountRoutes({ accounts }),
       ...tokenRoutes({ sql, tokens }),
       ...deviceRoutes({ devices }),
+      ...recoveryRoutes(recovery),
+      ...provisioningRoutes({ provisioning }),
       ...usernameRoutes({ usernames: openUsernames({ sql }) }),
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
@@ -219,12 +244,18 @@ export async function startRelay(
       routes: served.map((each) => ({ ...each, handle: shared(each.handle) })),
       notFound: shared(notFound),
       report,
-      doors: [reception.door],
+      doors: [reception.door, provisioning.door],
     }).catch(async (error: unknown) => {
-      await sweeping.stop()
+      await Promise.all([sweeping.stop(), news.stop()])
       throw error
     })
     const watching = sessions.watch()
+    let stopLooking = (): void => {}
+    const look = (): void => {
+      provisioning.look()
+      stopLooking = time.after(PROVISIONING_LOOK_MS, look)
+    }
+    look()
 
     return {
       url: `http://${config.host === '0.0.0.0' ? 'localhost' : config.host}:${listener.port}`,
@@ -236,12 +267,14 @@ export async function startRelay(
         await Promise.all([writer.drained(), requests.over(REQUESTS_MAX_MS)])
         await new Promise((resolve) => setImmediate(resolve))
         sessions.goAway()
+        provisioning.goAway()
         watching.stop()
+        stopLooking()
         features.stop()
         await new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))
         listener.close()
         await writer.drained()
-        await sweeping.stop()
+        await Promise.all([sweeping.stop(), news.stop()])
         await bus.close()
         await database.close()
       },

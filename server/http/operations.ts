@@ -1,23 +1,15 @@
 // For the operator and his machines: alive, ready, metrics, and the HTTP interface described for machines. [H-9]
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { BlockList, isIPv6 } from 'node:net'
 import { z } from 'zod'
 import { RelayError } from '../../proto/errors.ts'
 import type { Route } from '../../proto/route.ts'
 import { route } from '../../proto/route.ts'
 import type { Sql } from '../database.ts'
+import { isLoopback } from '../loopback.ts'
 import type { Observe } from '../observe.ts'
 
 /** How long readiness waits for the database, milliseconds. */
 const READY_WITHIN_MS = 2000
-
-/** A reverse proxy on this machine is loopback too: docs/operations.md tells its operator. */
-const LOOPBACK = new BlockList()
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
-LOOPBACK.addAddress('::1', 'ipv6')
-
-/** @param address text form of an IP address, mapped ones (::ffff:127.0.0.1) too; anything else is not loopback. */
-export const isLoopback = (address: string): boolean => LOOPBACK.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
 
 const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest()
 // Of equal length, and compared in constant time.

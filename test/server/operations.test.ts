@@ -1,7 +1,8 @@
 // What an operator's machines ask, on a whole relay.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { RelayError } from '../../proto/errors.ts'
-import { isLoopback, operationRoutes } from '../../server/http/operations.ts'
+import { operationRoutes } from '../../server/http/operations.ts'
+import { isLoopback } from '../../server/loopback.ts'
 import { openObserve } from '../../server/observe.ts'
 import { voidAfterRestore } from '../../server/operator.ts'
 import { enrolmentJson } from '../support/enrolment.ts'
