@@ -12,6 +12,7 @@ import { status } from '../../server/features/status.ts'
 import { typing } from '../../server/features/typing.ts'
 import type { Outgoing } from '../../server/frames.ts'
 import { Queue } from '../../server/queue.ts'
+import { Reach } from '../../server/reach.ts'
 import { Session } from '../../server/session.ts'
 import { Sessions } from '../../server/sessions.ts'
 import { encodeSignal } from '../../server/signal-codec.ts'
@@ -97,6 +98,26 @@ describe('a signal to one device', () => {
     expect(kinds()).toEqual(['typing'])
     expect(leftOut).toEqual(['typing'])
   })
+})
+
+it('a signal to a full group is told over several turns of the event loop, in order, and all of it. I14', async () => {
+  open()
+  const reach = new Reach(sessions, bus)
+  const devices = Array.from({ length: 700 }, () => connect())
+  const userIds = devices.map((each) => each.userId)
+  const [start, stop] = [true, false].map((isTyping) =>
+    encodeSignal.typing({ conversationId: randomUUID(), isTyping, userId: randomUUID(), deviceId: 1 }),
+  )
+  const told = () => devices.reduce((sum, each) => sum + each.sent.length, 0)
+  reach.receive({ kind: 'signal', userIds, frame: start! })
+  reach.receive({ kind: 'signal', userIds, frame: stop! })
+  const turns = [told()]
+  while (turns.at(-1) !== 1_400) {
+    await new Promise((resolve) => setImmediate(resolve))
+    turns.push(told())
+  }
+  expect(turns).toEqual([250, 500, 750, 1_000, 1_250, 1_400])
+  for (const { sent } of devices) expect(sent).toEqual([start, stop])
 })
 
 it('typing is left out before anything is looked up, and nobody is told', async () => {
