@@ -187,6 +187,28 @@ describe('presence', () => {
     expect(outcomes.map((each) => each.status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected'])
   })
 
+  it('everybody’s coming at once is told over several turns of the event loop. I14', async () => {
+    openPresence()
+    const friends = Array.from({ length: 500 }, () => randomUUID())
+    const watchers = Array.from({ length: 40 }, () => connect())
+    for (const { session } of watchers) await subscribe(session, ...friends)
+    for (const userId of friends) {
+      store.arrived(userId)
+      bus.publish({ kind: 'presence', userId })
+    }
+    await new Promise((resolve) => setImmediate(resolve))
+    time.advance(1_000)
+    const told = () => watchers.filter((each) => each.sent.length === 2).length
+    const turns = [told()]
+    while (turns.at(-1) !== watchers.length) {
+      await new Promise((resolve) => setImmediate(resolve))
+      turns.push(told())
+    }
+    const most = Math.max(...turns.map((each, i) => each - (turns[i - 1] ?? 0)))
+    expect(most).toBe(8)
+    for (const userId of friends) store.left(userId)
+  })
+
   it('when it fails the former subscription stays', async () => {
     let away = false
     open(
