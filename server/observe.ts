@@ -51,6 +51,17 @@ const SECRET = [
   ...['authorization', 'token', 'access_token', 'secret', 'device_secret', 'client_secret', 'password', 'bearer'],
   ...['key', 'private_key', 'privateKey', 'identity_key', 'public_key', 'link_code', 'invitation', 'databaseUrl'],
   ...['content', 'iv', 'proof', 'signature', 'signed_change', 'username_hash', 'body', 'cookie'],
+  // [I-5] [I-6]: whoever has one of these has the user.
+  ...[
+    'recovery_code',
+    'recoveryCode',
+    'recovery_code_hash',
+    'old_signature',
+    'oldSignature',
+    'sealed',
+    'linkCode',
+    'deviceSecret',
+  ],
 ]
 const BUFFER_MAX_BYTES = 4 * 1024 * 1024
 

@@ -31,6 +31,13 @@ test('fields that hold secrets are redacted at every depth anybody logs them at'
     headers: { authorization: 's3cret-2' },
     request: { body: { content: 's3cret-3' }, device_secret: 's3cret-4' },
     device: { identity_key: 's3cret-5' },
+    permit: {
+      recoveryCode: 's3cret-6',
+      oldSignature: 's3cret-7',
+      recovery_code: 's3cret-8',
+      old_signature: 's3cret-9',
+    },
+    enrolled: { deviceSecret: 's3cret-10' },
   })
   expect(lines[0]).toContain('[redacted]')
   expect(lines.join()).not.toContain('s3cret')
