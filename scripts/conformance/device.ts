@@ -5,7 +5,7 @@ import { uuidToBytes } from '../../proto/ids.ts'
 import { type EnrolmentJson, type EnrolmentOptions, enrolment, type Published } from './enrolment.ts'
 import { type Answer, ok, type Refusal, type RequestOptions, request } from './http.ts'
 import { DeviceKeys } from './keys.ts'
-import { codeIn, type Recipient, Socket, type SocketOptions } from './socket.ts'
+import { codeIn, type Recipient, Socket, type SocketOptions, UpgradeRefused } from './socket.ts'
 
 /** The relay under test, and where refusals are noted. @property realm part of every proof. [I-2.1] @property patienceMs how long is waited for a frame. */
 export type Relay = { url: string; realm: string; refusals: Refusal[]; patienceMs: number }
@@ -158,14 +158,26 @@ export class Device {
 
   /** Opens a socket. Hello is not waited for. */
   async open(options: SocketOptions = {}, token: string | null = this.token): Promise<Socket> {
-    const { url, patienceMs } = this.relay
-    const socket = await Socket.open(url, token, { patienceMs, ...options })
+    const socket = await this.upgrade(options, token)
     this.sockets.add(socket)
     socket.onError = (frame) =>
       this.relay.refusals.push({
         ...{ where: 'socket', status: null, code: codeIn(frame), retryAfterMs: frame.error?.retryAfterMs ?? 0 },
       })
     return socket
+  }
+
+  /** @throws UpgradeRefused; a relay that has too much to do is asked again. [C-1.3] */
+  private async upgrade(options: SocketOptions, token: string | null): Promise<Socket> {
+    const { url, patienceMs } = this.relay
+    for (let tries = 1; ; tries++) {
+      try {
+        return await Socket.open(url, token, { patienceMs, ...options })
+      } catch (error) {
+        if (!(error instanceof UpgradeRefused) || error.status !== 503 || tries === TRIES) throw error
+        await sleep(1000)
+      }
+    }
   }
 
   /** Opens a socket and takes Hello. */

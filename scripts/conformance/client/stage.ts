@@ -1,6 +1,6 @@
 // What one scenario works in: a scripted relay, the client connected to it, peers, and time.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { hold, NotRun, Violation } from '../check.ts'
+import { NotRun, Violation } from '../check.ts'
 import type { EnrolmentOptions } from '../enrolment.ts'
 import { within } from '../runner.ts'
 import type { Harness, Reply } from './harness.ts'
@@ -187,12 +187,12 @@ export class Stage {
    * @param until stops early. @returns how much had passed when it stopped, null when it did not.
    * @throws NotRun without a clock that can be moved, if it is long.
    */
-  async pass(ms: number, until: () => unknown = () => false, stepMs = 1000): Promise<number | null> {
+  async pass(ms: number, until: () => unknown = () => false, stepMs = 1000): Promise<boolean> {
     const fast = this.harness.can('advance')
     if (!fast && ms > PATIENCE_MS && !this.slow)
       throw new NotRun(`takes ${ms / 1000} s with a harness that cannot advance; run with --slow`)
     for (let passed = 0; passed < ms; ) {
-      if (until()) return passed
+      if (until()) return true
       const step = Math.min(stepMs, ms - passed)
       if (fast) {
         this.relay.aheadMs += step
@@ -203,27 +203,14 @@ export class Stage {
       } else await sleep(step)
       passed += step
     }
-    return until() ? ms : null
+    return Boolean(until())
   }
 
   /** Waits as long as it takes, within limits, for something that needs the clock to go on. */
-  async later<T>(
-    probe: () => T | null | undefined | false,
-    what: string,
-    mostMs: number,
-    stepMs = 1000,
-  ): Promise<{ value: T; afterMs: number }> {
-    let value: T | null | undefined | false = null
-    const afterMs = await this.pass(
-      mostMs,
-      () => {
-        value = probe()
-        return value
-      },
-      stepMs,
-    )
-    hold(afterMs !== null && value, `${what} within ${mostMs / 1000} s`, 'nothing')
-    return { value, afterMs }
+  async later<T>(probe: () => T | null | undefined | false, what: string, mostMs: number, stepMs = 1000): Promise<T> {
+    await this.pass(mostMs, probe, stepMs)
+    // The clock went faster than the work may have.
+    return this.relay.when(probe, `${what} within ${mostMs / 1000} s`, this.patienceMs)
   }
 
   /** Connections begun after so many. */

@@ -5,18 +5,27 @@ import type { Stage } from '../stage.ts'
 
 const { GOING_AWAY_REASON_SHUTDOWN: SHUTDOWN, GOING_AWAY_REASON_TOKEN_EXPIRED: TOKEN_EXPIRED } = v1.GoingAwayReason
 
-/** How long after an end the client connected again, by its own clock; null = not within so long. */
-async function back(stage: Stage, mostMs: number, stepMs = 1000): Promise<number | null> {
-  const before = stage.relay.asked('GET', '/v1/ws').length
-  return stage.pass(mostMs, () => stage.relay.asked('GET', '/v1/ws').length > before, stepMs)
-}
+/** When a connection was ended, by the relay's clock, and how many upgrades there had been. */
+type End = { atMs: number; upgrades: number }
 
 /** Ends the present connection, and waits until both sides have seen it end. */
-async function end(stage: Stage, code: number): Promise<void> {
-  const line = stage.relay.line!
+async function end(stage: Stage, code: number): Promise<End> {
+  const { relay } = stage
+  const line = relay.line!
+  const ended = { atMs: relay.now(), upgrades: relay.asked('GET', '/v1/ws').length }
   line.close(code)
-  await stage.relay.when(() => line.closed, 'the connection to end')
-  await stage.until(async () => (await stage.state()) !== 'live', 'the client to notice the end')
+  await relay.when(() => line.closed, 'the connection to end')
+  const isBack = () => relay.asked('GET', '/v1/ws').length > ended.upgrades
+  await stage.until(async () => isBack() || (await stage.state()) !== 'live', 'the client to notice the end')
+  return ended
+}
+
+/** How long after that end the client connected again; null = not within so long. */
+async function back(stage: Stage, { atMs, upgrades }: End, mostMs: number, stepMs = 1000): Promise<number | null> {
+  const next = () => stage.relay.asked('GET', '/v1/ws')[upgrades]
+  await stage.pass(mostMs, next, stepMs)
+  const found = next()
+  return found ? found.atMs - atMs : null
 }
 
 export const closing: Check<Stage>[] = [
@@ -25,8 +34,8 @@ export const closing: Check<Stage>[] = [
     title: '4409: it does not reconnect by itself',
     async run(stage) {
       await stage.join()
-      await end(stage, 4409)
-      same(await back(stage, 600_000, 30_000), null, 'within 10 minutes, as time of a new connection')
+      const ended = await end(stage, 4409)
+      same(await back(stage, ended, 600_000, 30_000), null, 'within 10 minutes, as time of a new connection')
       const state = await stage.state()
       same(state, 'closed', 'as state')
       return `no connection within 10 minutes, state ${state}`
@@ -58,8 +67,8 @@ export const closing: Check<Stage>[] = [
       await stage.join()
       const before = relay.asked('POST', '/oauth/token').length
       relay.tokens.clear()
-      await end(stage, 4401)
-      hold((await back(stage, 60_000)) !== null, 'a new connection within a minute', 'none')
+      const ended = await end(stage, 4401)
+      hold((await back(stage, ended, 60_000)) !== null, 'a new connection within a minute', 'none')
       await stage.ready(1)
       hold(relay.asked('POST', '/oauth/token').length > before, 'a new token', 'none')
       relay.script.http = ({ path }) =>
@@ -82,8 +91,7 @@ export const closing: Check<Stage>[] = [
     async run(stage) {
       await stage.join()
       stage.relay.say({ goingAway: { reason: SHUTDOWN, retryAfterMs: 9000 } })
-      await end(stage, 1001)
-      const afterMs = await back(stage, 60_000)
+      const afterMs = await back(stage, await end(stage, 1001), 60_000)
       hold(afterMs !== null && afterMs >= 9000, 'a connection after 9 s', afterMs)
       await stage.ready(1)
       return `back after ${afterMs} ms`
@@ -94,8 +102,7 @@ export const closing: Check<Stage>[] = [
     title: '4429: it waits at least 30 s',
     async run(stage) {
       await stage.join()
-      await end(stage, 4429)
-      const afterMs = await back(stage, 180_000, 2000)
+      const afterMs = await back(stage, await end(stage, 4429), 180_000, 2000)
       hold(afterMs !== null && afterMs >= 30_000, 'a connection after 30 s', afterMs)
       return `back after ${afterMs} ms`
     },
@@ -105,12 +112,10 @@ export const closing: Check<Stage>[] = [
     title: '1006: it comes back with backoff; after two within 10 s of connecting it waits at least 30 s',
     async run(stage) {
       await stage.join()
-      await end(stage, 1006)
-      const first = await back(stage, 31_000)
+      const first = await back(stage, await end(stage, 1006), 31_000)
       hold(first !== null, 'a connection within 30 s of the first', first)
       await stage.ready(1)
-      await end(stage, 1006)
-      const second = await back(stage, 180_000, 2000)
+      const second = await back(stage, await end(stage, 1006), 180_000, 2000)
       hold(second !== null && second >= 30_000, 'a connection 30 s after the second', second)
       return `back after ${first} ms, then after ${second} ms`
     },
@@ -130,7 +135,8 @@ export const closing: Check<Stage>[] = [
       hold(tries >= 3 && tries <= 60, '3 to 60 tries in 2 minutes', tries)
       refusing = false
       delete relay.script.upgrade
-      hold((await back(stage, 61_000, 2000)) !== null, 'a connection within a minute of being let in', 'none')
+      const tried = { atMs: relay.now(), upgrades: relay.asked('GET', '/v1/ws').length }
+      hold((await back(stage, tried, 61_000, 2000)) !== null, 'a connection within a minute of being let in', 'none')
       await stage.ready(1)
       return `${tries} tries in 2 minutes of 503, then in`
     },
@@ -148,7 +154,7 @@ export const closing: Check<Stage>[] = [
         'a Reauthenticate, or a new connection',
         40_000,
       )
-      hold(renewed.value !== token, 'another token', 'the same')
+      hold(renewed !== token, 'another token', 'the same')
       return relay.lines.length > 1 ? 'a new connection with another token' : 'Reauthenticate with another token'
     },
   },
@@ -181,9 +187,9 @@ export const closing: Check<Stage>[] = [
     async run(stage) {
       const { relay } = stage
       const { conversation } = await stage.talk()
-      await end(stage, 1001)
+      const ended = await end(stage, 1001)
       const id = await stage.post(conversation, 'said offline')
-      hold((await back(stage, 61_000)) !== null, 'a connection within a minute', 'none')
+      hold((await back(stage, ended, 61_000)) !== null, 'a connection within a minute', 'none')
       await stage.ready(relay.lines.length - 1)
       await stage.stateOf(conversation, id, 'sent')
       return 'queued, then sent'

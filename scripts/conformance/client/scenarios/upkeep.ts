@@ -30,7 +30,7 @@ export const upkeep: Check<Stage>[] = [
       const highest = stage.relay.device.highest.ec
       drain(stage)
       keysLow(stage)
-      const { value } = await stage.later(
+      const value = await stage.later(
         () => uploads(stage).find(({ json }) => idsOf(json).length > 0),
         'an upload of one-time keys',
         20_000,
@@ -101,7 +101,7 @@ export const upkeep: Check<Stage>[] = [
       await stage.later(() => uploads(stage)[0], 'an upload', 20_000)
       keysLow(stage)
       const again = await stage.pass(40_000, () => uploads(stage).length > 1)
-      if (again === null) {
+      if (!again) {
         // At the latest the next connection finds out.
         relay.line!.close(1001)
         await stage.later(() => uploads(stage).length > 1, 'the upload again after a new connection', 90_000)
@@ -112,7 +112,7 @@ export const upkeep: Check<Stage>[] = [
         first!.map((each) => [each.key_id, each.public_key]),
         'as keys of the second upload',
       )
-      return `the same ${first!.length} keys${again === null ? ', on the next connection' : ''}`
+      return `the same ${first!.length} keys${!again ? ', on the next connection' : ''}`
     },
   },
   {
@@ -163,7 +163,7 @@ export const upkeep: Check<Stage>[] = [
       await stage.talk()
       const asked = await stage.pass(10_000, () => stage.relay.asked('POST', '/v1/keys/check').length > 0)
       const [check] = stage.relay.asked('POST', '/v1/keys/check')
-      if (asked === null || !check) return 'it did not ask for a check'
+      if (!asked || !check) return 'it did not ask for a check'
       same(check.json.digest, stage.relay.directory.digest(stage.relay.device), 'as digest')
       return 'the digest is right'
     },
