@@ -37,6 +37,9 @@ export function dropDevice(to: Writer, { userId, deviceId }: { userId: Uuid; dev
   users.put(to, userId, all)
 }
 
+/** Forgets every device of a user. */
+export const forgetDevices = (from: Writer, userId: Uuid): void => users.delete(from, userId)
+
 /** Forgets why things were withheld: the user decided something. */
 export function clearWithheld(to: Writer, userId: Uuid): void {
   const all = users.get(to, userId) ?? {}

@@ -8,6 +8,8 @@ import {
   buildRoster,
   type ChangeName,
   changeMessage,
+  confirm,
+  confirmable,
   type Link,
   nonceOf,
   type RoleName,
@@ -27,6 +29,11 @@ export type Conversation = {
   ghosts: Uuid[]
   /** Changes the relay tells of that nobody in the roster signed. */
   unsignedRevisions: number[]
+  /**
+   * Who would be a member if changes were true that nobody known here signed: their signer may have begun anew since. Nothing is sent or
+   * shown while nothing else is known of the conversation. null = there are none.
+   */
+  unconfirmed: { revision: number; members: { userId: Uuid; role: RoleName }[] } | null
   archived: boolean
 }
 
@@ -67,21 +74,33 @@ export class Conversations {
       isSignedBy: crypto.isSignedBy,
       identityOf: (userId) => crypto.identityOf(tx, userId),
     })
-    for (const [at, link] of links.entries())
-      if (link.verifiedUnder !== before[at]) chain.put(tx, `${id}/${ordered(link.revision)}`, link)
+    for (const [at, link] of links.entries()) if (link.verifiedUnder !== before[at]) this.keep(tx, id, link)
     return roster
+  }
+  private keep(tx: Transaction, id: Uuid, link: Link): void {
+    chain.put(tx, `${id}/${ordered(link.revision)}`, link)
+  }
+
+  /** Takes changes for true because of a member's message. @returns whether there was something to confirm, and this was enough for it. */
+  confirmIn(tx: Transaction, id: Uuid, by: Parameters<typeof confirmable>[1]): boolean {
+    const roster = this.rosterIn(tx, id)
+    const candidate = roster && confirmable(roster, by)
+    if (!candidate) return false
+    confirm(candidate.links)
+    for (const link of candidate.links) this.keep(tx, id, link)
+    return true
   }
 
   /** The roster after everything was done to know it: the chain to the present, and the keys of those who signed it. */
   async settle(id: Uuid): Promise<Roster> {
     await this.refresh(id)
-    for (let before = -1; ; ) {
+    for (let before = ''; ; ) {
       const roster = this.roster(id)
       if (!roster) throw new RelayError('NOT_FOUND', 'no such conversation')
-      const unknown = roster.unknownActors
-      if (unknown.length === 0 || roster.revision === before) return roster
-      before = roster.revision
-      await meet(this.core, unknown)
+      const unknown = roster.unknownActors.join()
+      if (unknown === before) return roster
+      before = unknown
+      await meet(this.core, roster.unknownActors)
     }
   }
 
@@ -90,10 +109,13 @@ export class Conversations {
     const roster = this.roster(id)
     const row = this.core.storage.transaction((tx) => rows.get(tx, id))
     if (!roster || !row) return null
+    const candidate = roster.candidates.at(-1)
+    const list = (members: Roster['members']) => [...members].map(([userId, role]) => ({ userId, role }))
     return {
       ...{ id, kind: roster.kind, ghosts: row.ghosts, archived: roster.archived },
-      members: [...roster.members].map(([userId, role]) => ({ userId, role })),
+      members: list(roster.members),
       unsignedRevisions: roster.unsigned,
+      unconfirmed: candidate ? { revision: candidate.links.at(-1)!.revision, members: list(candidate.members) } : null,
     }
   }
 

@@ -81,19 +81,27 @@ export class Unopened extends Error {}
 /** What a peer that could not read us says. */
 export type Complaint = { sentAtMs: number; deviceId: number; isAboutCurrentSession: boolean }
 
+/** Which identity key pair: absent = one's own; otherwise the name of one that may become it. */
+export type Slot = string
+
 /** Implemented by client/crypto/. */
 export interface Crypto {
   /** SHA-256. */
   hash(message: Uint8Array): Uint8Array
 
-  /** Makes the identity key pair of a new user. @returns the public key, 33 bytes. @throws Error when there is one. */
-  createIdentity(stage: Stage): Uint8Array
-  /** Forgets the identity of a registration that came to nothing. */
-  abandonIdentity(to: Writer): void
-  /** Own public identity key, 33 bytes. */
-  ownIdentity(stage: Stage): Uint8Array
+  /** Makes an identity key pair: one's own, or one that may become it. @returns the public key, 33 bytes. @throws Error when there is one. */
+  createIdentity(stage: Stage, slot?: Slot): Uint8Array
+  /** Forgets an identity that came to nothing. */
+  abandonIdentity(to: Writer, slot?: Slot): void
+  /** Public identity key, 33 bytes. @throws Error when there is none. */
+  ownIdentity(stage: Stage, slot?: Slot): Uint8Array
   /** XEdDSA by the identity key, 64 bytes. */
-  sign(stage: Stage, message: Uint8Array): Uint8Array
+  sign(stage: Stage, message: Uint8Array, slot?: Slot): Uint8Array
+  /**
+   * The pair in the slot becomes one's own. Every session and every prekey but these is forgotten: the device is another one now.
+   * Identity keys known of others stay.
+   */
+  adoptIdentity(tx: Transaction, slot: Slot, keys: MadeKeys): void
   /** Whether the signature is that key's. False for anything malformed. */
   isSignedBy(identityKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean
   /** The identity key known for a user, own user included; null = none yet. */
@@ -103,8 +111,8 @@ export interface Crypto {
   /** The number both sides compare, 60 digits; null while the peer's key is unknown. @param offered with this key instead of the one believed. */
   safetyNumber(stage: Stage, self: Self, userId: Uuid, offered?: Uint8Array): string | null
 
-  /** Makes keys and keeps their private halves. Ids are never used twice: the caller counts. */
-  makeKeys(stage: Stage, order: KeyOrder, nowMs: number): MadeKeys
+  /** Makes keys and keeps their private halves, signed by that identity. Ids are never used twice: the caller counts. */
+  makeKeys(stage: Stage, order: KeyOrder, nowMs: number, slot?: Slot): MadeKeys
   /** Notes which signed and last-resort keys were replaced now, and deletes what was replaced before `beforeMs`. [K-2.5] */
   retireKeys(stage: Stage, replaced: { signed?: number; lastResort?: number }, nowMs: number, beforeMs: number): void
   /** Deletes the private halves of one-time keys with ids below these: nobody can use them any more. */
@@ -148,6 +156,9 @@ export interface Crypto {
   usernameProof(name: string): Uint8Array
   /** Names with that nick and random numbers, short ones first. @throws InvalidUsername. */
   usernameCandidates(nick: string): string[]
+
+  /** 128 random bits as 22 characters of base64url, for a person to keep. [I-6.3] */
+  createRecoveryCode(): string
 
   /** For a device that wants to be linked: an address and a key pair for one delivery, in memory only. [I-5.1] */
   createProvisionKey(): ProvisionKey

@@ -9,7 +9,7 @@ import { changeMessage, type Message } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
 import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
 import { noteAnswered } from './ratchet.ts'
-import type { Sealer } from './send.ts'
+import { type Sealer, Unsendable } from './send.ts'
 import { noteSent } from './sentlog.ts'
 import { pause } from './time.ts'
 import { type ClientBody, idBytes, idOf, refusal, Scope, type ServerFrame } from './wire.ts'
@@ -127,6 +127,7 @@ export class Delivery {
       if (waitMs === undefined) throw new Failed('unanswered')
       return waitMs
     }
+    if (error instanceof Unsendable) throw new Failed(error.message)
     // The connection finds out by itself.
     if (error instanceof DeviceGone) throw new Disconnected('the device is gone')
     if (!(error instanceof RelayError)) throw error

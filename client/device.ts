@@ -2,56 +2,47 @@
 import type { Uuid } from '../proto/ids.ts'
 import { Account } from './account.ts'
 import { clearWithheld } from './book.ts'
-import { concat } from './bytes.ts'
 import { compose, giveUp, recompose } from './composing.ts'
 import { Connection, type ConnectionState, Disconnected } from './connection.ts'
 import type { Body } from './content.ts'
 import { Conversations } from './conversations.ts'
 import type { Core, DeviceEvents } from './core.ts'
-import type { Crypto, ProvisionKey } from './crypto.ts'
 import { Delivery } from './delivery.ts'
 import { Enrolling } from './enrolling.ts'
 import { Emitter } from './events.ts'
 import { Greeting } from './greeting.ts'
 import { Unreachable } from './http.ts'
-import { acceptIdentity, offeredIdentity } from './identities.ts'
+import { acceptIdentity, lookAgain, offeredIdentity, offeredSafetyNumber } from './identities.ts'
 import { allGaps, type Gap, Inbox } from './inbox.ts'
-import { held, listQuarantined, listUndecryptable, type NotShown } from './incoming.ts'
+import { listQuarantined, listUndecryptable, type NotShown } from './incoming.ts'
 import { approveLink } from './linking.ts'
 import { LinkRequest } from './linkrequest.ts'
 import { type LinkAsk, readLinkUri } from './linkuri.ts'
 import { listMessages, type Message } from './messages.ts'
 import { Mutex } from './mutex.ts'
 import { Names } from './names.ts'
+import type { DeviceOptions } from './options.ts'
+import { listDevices, type OwnDevice, unlinkDevice } from './owndevices.ts'
 import { Receiver } from './receive.ts'
+import { type Lost, Recovery, warrantOf } from './recovery.ts'
+import { Renewal } from './renewal.ts'
 import { Sealer } from './send.ts'
 import { changeSettings, fetchSettings, type Settings } from './settings.ts'
+import { Settling } from './settling.ts'
 import { Signals } from './signals.ts'
 import { Stage } from './stage.ts'
-import type { Storage } from './storage.ts'
-import { systemTime, type Time } from './time.ts'
+import type { Transaction } from './storage.ts'
+import { systemTime } from './time.ts'
 import type { Transport } from './transport.ts'
 import { Upkeep } from './upkeep.ts'
 import { Usernames } from './usernames.ts'
-
-/** What a device is made of. */
-export type DeviceOptions = {
-  /** The relay: http:// or https://, without a path. */
-  url: string
-  /** The deployment's name, from the same source as the url and not from the relay: part of every proof. [I-2] */
-  realm: string
-  transport: Transport
-  storage: Storage
-  crypto: Crypto
-  /** The platform's when absent. */
-  time?: Time
-}
 
 /** A device, stored in its `storage`; opened again it is the same one. Listen before `connect`. */
 export class Device extends Emitter<DeviceEvents> {
   readonly conversations: Conversations
   readonly usernames: Usernames
   readonly names: Names
+  readonly recovery: Recovery
   private readonly core: Core
   private readonly receiver: Receiver
   private readonly inbox: Inbox
@@ -61,27 +52,32 @@ export class Device extends Emitter<DeviceEvents> {
   private readonly signals: Signals
   private isClosed = false
   private readonly enrolling: Enrolling
+  private readonly renewal: Renewal
   private readonly way: { transport: Transport; url: string }
   private linkRequest: LinkRequest | null = null
-  private interim: ProvisionKey | null = null
-  private readonly settling = new Map<Uuid, Promise<void>>()
+  private readonly settling: Settling
 
   constructor(options: DeviceOptions) {
     super()
     const { storage, crypto, transport, url, realm, time = systemTime } = options
     const account = new Account({ storage, crypto, transport, time, url, realm })
-    const connection = new Connection({ transport, url, time, tokens: (which) => account.tokens(which) })
+    const tokens = (which: { fresh: boolean }) => this.renewal.finish().then(() => account.tokens(which))
+    const connection = new Connection({ transport, url, time, tokens })
     this.core = { storage, crypto, time, account, connection, mutex: new Mutex(), events: this }
     this.way = { transport, url }
     this.enrolling = new Enrolling(this.core)
+    this.renewal = new Renewal(this.core)
     const fail = (error: unknown) => this.fail(error)
+    const unexpected = (error: unknown) => this.unexpected(error)
     this.conversations = new Conversations(this.core)
     const isMember = (id: Uuid, userId: Uuid) => this.conversations.roster(id)?.members.has(userId) ?? false
     this.signals = new Signals(this.core, isMember, fail)
     this.usernames = new Usernames(this.core)
+    this.recovery = new Recovery(this.core)
     this.names = new Names(this.core, this, (id) => this.delivery.flush(id))
     this.receiver = new Receiver(this.core, this.conversations, {
-      unsettled: (id) => void this.settle(id),
+      unsettled: (id) => void this.settling.settle(id),
+      renewed: (id) => void lookAgain(this.core, id).catch(unexpected),
       queued: (id) => this.delivery.flush(id),
     })
     this.inbox = new Inbox(this.core, this.receiver, fail)
@@ -89,7 +85,8 @@ export class Device extends Emitter<DeviceEvents> {
       this.signals.status.ask(id),
     )
     this.upkeep = new Upkeep(this.core)
-    const unexpected = (error: unknown) => this.unexpected(error)
+    const reviewed = (id: Uuid) => this.receiver.review(id)
+    this.settling = new Settling(this.core, this.conversations, { reviewed, unexpected })
     this.greeting = new Greeting(this.core, this.upkeep, { forgetful: () => this.signals.reads.retell(), unexpected })
     const guarded = (work: () => unknown) => {
       try {
@@ -128,6 +125,33 @@ export class Device extends Emitter<DeviceEvents> {
     return this.enrolling.register(options)
   }
 
+  /**
+   * On an empty store, when every device is lost: becomes the user's only device, with another identity key and the recovery code used
+   * up. Others see the change and decide. To be called again, with the same, after anything but FORBIDDEN: the answer may have been lost.
+   * @throws InvalidRecoveryCode; RelayError FORBIDDEN: unknown user or wrong code, RATE_LIMITED. [I-6]
+   */
+  async recover(options: Lost): Promise<void> {
+    if (this.isRegistered) throw new Error('this device is registered')
+    this.linkRequest?.cancel()
+    await this.renewal.begin(...warrantOf(this.core, options))
+  }
+  /**
+   * Somebody else may have the identity key: another one takes its place, this becomes the user's only device, everybody is told, and
+   * the recovery code is void. When the answer is lost, `connect` asks again. @throws RelayError.
+   */
+  async replaceIdentity(options: { name?: string } = {}): Promise<void> {
+    const wasConnected = this.state.name !== 'closed'
+    this.disconnect()
+    await this.settled()
+    // What was signed with the present key is found true now, or never again.
+    this.conversations.list()
+    try {
+      await this.renewal.begin({ user: { userId: this.userId } }, { ...options, username: null })
+    } finally {
+      if (wasConnected) this.connect()
+    }
+  }
+
   /** Stays connected until `close`, or until one of the reasons in `state` ends it. */
   connect(): void {
     this.core.connection.start()
@@ -143,7 +167,7 @@ export class Device extends Emitter<DeviceEvents> {
   /** Resolves when nothing is under way: what came is stored, what was to be sent is sent or waits for a connection. */
   async settled(): Promise<void> {
     await this.inbox.idle()
-    await Promise.allSettled([...this.settling.values(), this.greeting.idle(), this.upkeep.idle()])
+    await Promise.allSettled([this.settling.idle(), this.greeting.idle(), this.upkeep.idle()])
     await Promise.all([this.delivery.idle(), this.signals.idle()])
     await this.core.mutex.run(() => {})
   }
@@ -237,19 +261,25 @@ export class Device extends Emitter<DeviceEvents> {
   }
   /** The same with the key the user is said to have now: compare this one before `acceptIdentity`. null when there is no other key. */
   offeredSafetyNumber(userId: Uuid): string | null {
-    const offered = this.offeredIdentity(userId)
-    const { crypto, storage, account } = this.core
-    return offered && crypto.safetyNumber(new Stage(storage), account.self, userId, offered)
+    return offeredSafetyNumber(this.core, userId)
   }
   /** The key a user is said to have now, if it is not the known one. */
   offeredIdentity(userId: Uuid): Uint8Array | null {
     return offeredIdentity(this.core, userId)
   }
-  /** The user compared and believes it: sessions begin anew, and what could not be read is read. */
+  /** The user compared and believes it: sessions begin anew, and what could not be read is read. Best done while connected. */
   async acceptIdentity(userId: Uuid): Promise<void> {
+    await this.settling.with(userId)
     await acceptIdentity(this.core, userId)
     await this.receiver.retryUntrusted(userId)
     this.delivery.flush()
+  }
+  /** The user looked at `unconfirmed` of a conversation, up to that revision, and says it is right. @throws Error when it is not that any more. */
+  confirmMembers(conversationId: Uuid, revision: number): void {
+    const confirmed = (tx: Transaction) => this.conversations.confirmIn(tx, conversationId, { revision })
+    if (!this.core.storage.transaction(confirmed)) throw new Error('there is no such change to confirm')
+    this.emit('conversation', { conversationId })
+    this.receiver.review(conversationId)
   }
   /** Asks again for bundles of a user's devices that were of no use. */
   forgetWithheld(userId: Uuid): void {
@@ -275,34 +305,13 @@ export class Device extends Emitter<DeviceEvents> {
     return approveLink(this.core, this.way.url, uri, this.usernames.own ?? '')
   }
 
-  /** Interim, until the relay has its provisioning channel: address and key of a new device, 49 bytes. */
-  linkKey(): Uint8Array {
-    this.interim = this.core.crypto.createProvisionKey()
-    return concat(this.interim.address, this.interim.key)
-  }
-  async sealLink(shown: Uint8Array): Promise<Uint8Array> {
-    const { link_code } = await this.core.account.http.call<{ link_code: string }>('POST', '/v1/devices/link-code')
-    const to = { address: shown.slice(0, 16), key: shown.slice(16) }
-    const account = { userId: this.userId, linkCode: link_code, username: this.usernames.own ?? '' }
-    return this.core.crypto.sealProvision(new Stage(this.core.storage), to, account)
-  }
-  async link(sealed: Uint8Array, _shown: Uint8Array, { name = '' }: { name?: string } = {}): Promise<void> {
-    await this.enrolling.link(this.interim!.open(sealed), name)
-  }
-
   /** The user's devices, as the relay lists them. */
-  async devices(): Promise<{ deviceId: number; name: string; createdAtMs: number }[]> {
-    type Json = { devices: { device_id: number; name: string; created_at_ms: number }[] }
-    const { devices } = await this.core.account.http.call<Json>('GET', '/v1/devices')
-    return devices.map(({ device_id, name, created_at_ms }) => ({
-      deviceId: device_id,
-      name,
-      createdAtMs: created_at_ms,
-    }))
+  devices(): Promise<OwnDevice[]> {
+    return listDevices(this.core)
   }
   /** Ends a device of one's own user: the primary any other, a linked one itself. [I-3] */
-  async unlink(deviceId: number): Promise<void> {
-    await this.core.account.http.call('DELETE', `/v1/devices/${deviceId}`)
+  unlink(deviceId: number): Promise<void> {
+    return unlinkDevice(this.core, deviceId)
   }
 
   private changed(state: ConnectionState): void {
@@ -311,40 +320,18 @@ export class Device extends Emitter<DeviceEvents> {
     this.delivery.flush()
     this.maintain()
     this.usernames.settle().catch((error) => this.unexpected(error))
-    const waiting = this.core.storage.transaction((tx) => held.scan(tx).map(({ key }) => key.split('/')[0]!))
-    for (const id of new Set(waiting)) void this.settle(id)
+    this.settling.live()
   }
 
   /** A new device of one's own knows nothing of what there is: the primary tells it. [P-7] */
   private welcome(change: 'linked' | 'unlinked', deviceId: number): void {
     if (change === 'unlinked' || this.deviceId !== 1) return
-    const talking = this.conversations.list().filter(({ archived }) => !archived)
-    this.names.tellOwn(
-      deviceId,
-      talking.map(({ id }) => id),
-    )
+    const talking = this.conversations.list().flatMap(({ id, archived }) => (archived ? [] : [id]))
+    this.names.tellOwn(deviceId, talking)
   }
 
   private maintain(): void {
     this.upkeep.run().catch((error) => this.unexpected(error))
-  }
-
-  /** Fetches a conversation's chain and decides about what waits for it; one at a time per conversation. */
-  private settle(id: Uuid): Promise<void> {
-    const running = this.settling.get(id)
-    if (running) return running
-    const run = (async () => {
-      try {
-        await this.conversations.settle(id)
-        this.receiver.review(id)
-      } catch (error) {
-        this.unexpected(error)
-      } finally {
-        this.settling.delete(id)
-      }
-    })()
-    this.settling.set(id, run)
-    return run
   }
 
   /** Network trouble ends by itself, at the latest with the next connection; the rest is told. */

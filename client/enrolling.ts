@@ -4,8 +4,10 @@ import { RelayError } from '../proto/errors.ts'
 import { REGISTRATION_ID_MAX } from '../proto/limits.ts'
 import type { Core } from './core.ts'
 import type { MadeKeys, OfferedAccount, Provision } from './crypto.ts'
+import { noteUndiscovered } from './discovery.ts'
 import { type Enrolled, FIRST_KEYS, introduction, isRefused } from './introduction.ts'
 import { published, publishedFrom } from './prekeys.ts'
+import { forgetRenewals } from './renewal.ts'
 import { Stage } from './stage.ts'
 import { Table } from './tables.ts'
 import { noteUsername } from './usernames.ts'
@@ -60,11 +62,11 @@ export class Enrolling {
     this.refuseAgain()
     const attempt = this.attempt()
     if (!attempt?.link) throw new Error('no link was asked for')
-    const { userId, linkCode, name, username } = attempt.link
+    const { userId, linkCode, name } = attempt.link
     const json = this.introduce(attempt, 'link', linkCode)
     const body = { ...json, ...(name && { name }), user_id: userId, link_code: linkCode }
     try {
-      this.enrol(await this.core.account.http.open<Enrolled>('POST', '/v1/devices', body), attempt, username)
+      this.enrol(await this.core.account.http.open<Enrolled>('POST', '/v1/devices', body), attempt)
     } catch (error) {
       if (isRefused(error)) this.abandon()
       throw error
@@ -113,7 +115,7 @@ export class Enrolling {
     })
   }
 
-  private enrol(answer: Enrolled, { registrationId, keys }: Attempt, username = ''): void {
+  private enrol(answer: Enrolled, { registrationId, keys, link }: Attempt): void {
     const { storage, crypto, account } = this.core
     const self = { userId: answer.user_id, deviceId: answer.device_id, registrationId }
     const stage = new Stage(storage)
@@ -121,8 +123,10 @@ export class Enrolling {
     account.become(self, answer.device_secret, (tx) => {
       stage.apply(tx)
       published.put(tx, 'self', publishedFrom(keys, account.now()))
-      noteUsername(tx, username)
+      noteUsername(tx, link?.username ?? '')
       attempts.delete(tx, 'self')
+      forgetRenewals(tx)
+      if (link) noteUndiscovered(tx)
     })
   }
 }

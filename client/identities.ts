@@ -24,6 +24,12 @@ export function noteOffer(tx: Transaction, userId: Uuid, identityKey: Uint8Array
 export const offeredIdentity = (core: Core, userId: Uuid): Uint8Array | null =>
   core.storage.transaction((tx) => offers.get(tx, userId))?.identityKey ?? null
 
+/** The number to compare before that key is believed; null when there is none. */
+export function offeredSafetyNumber(core: Core, userId: Uuid): string | null {
+  const offered = offeredIdentity(core, userId)
+  return offered && core.crypto.safetyNumber(new Stage(core.storage), core.account.self, userId, offered)
+}
+
 /** Believes the offered key. Sessions under the old one end. @throws Error when nothing was offered. */
 export async function acceptIdentity(core: Core, userId: Uuid): Promise<void> {
   await core.mutex.run(() => {
@@ -37,6 +43,17 @@ export async function acceptIdentity(core: Core, userId: Uuid): Promise<void> {
       clearWithheld(tx, userId)
     })
   })
+}
+
+/** Looks whether the relay hands out another key for a user than the one known here. [V-5] @throws what fetching throws. */
+export async function lookAgain(core: Core, userId: Uuid): Promise<void> {
+  const { storage, crypto, events, account } = core
+  const known = storage.transaction((tx) => crypto.identityOf(tx, userId))
+  if (!known || userId === account.self.userId) return
+  const other = (await fetchUser(core, userId)).find(({ identityKey }) => !isSame(identityKey, known))
+  if (!other) return
+  const { identityKey: offered } = other
+  if (storage.transaction((tx) => noteOffer(tx, userId, offered))) events.emit('identity_changed', { userId, offered })
 }
 
 /** Gets to know users of whom no key is known, by their bundles; sessions are opened, since the keys are spent. */

@@ -63,6 +63,20 @@ export function changeMessage(
   return store(tx, place, before, { ...before, ...change })
 }
 
+/** It counts as sent by another device of its sender's from now on. */
+export function moveMessage(
+  tx: Transaction,
+  which: Pick<Message, 'senderUserId' | 'senderDeviceId' | 'id'>,
+  senderDeviceId: number,
+): void {
+  const place = places.get(tx, placeKey(which))
+  const message = place && rows.get(tx, place)
+  if (!place || !message) return
+  places.delete(tx, placeKey(which))
+  places.put(tx, placeKey({ ...which, senderDeviceId }), place)
+  rows.put(tx, place, { ...message, senderDeviceId })
+}
+
 /** Takes in how far one of one's own has come. @returns the message, null when that is no news; undefined when it is not known. [G-3.3] */
 export function progressMessage(tx: Transaction, messageId: Uuid, progress: Progress): Message | null | undefined {
   const place = byMessageId.get(tx, messageId)

@@ -93,6 +93,31 @@ export function requeue(tx: Transaction, row: OutboxRow): void {
   byId.put(tx, row.clientMessageId, place)
 }
 
+/**
+ * This device begins anew: ciphertexts are void, and what devices tell each other was about its former sessions.
+ * @param keepsNumber false: what may have left is not sent again by itself.
+ * @returns ids of the messages that are still to be sent or failed, and of those that failed now.
+ */
+export function restartOutbox(tx: Transaction, keepsNumber: boolean): { kept: Uuid[]; failed: Uuid[] } {
+  const kept: Uuid[] = []
+  const failedNow: Uuid[] = []
+  for (const { record } of [...waiting.scan(tx), ...failed.scan(tx)]) {
+    if (record.kind !== 'message') {
+      removeRow(tx, record)
+      continue
+    }
+    kept.push(record.clientMessageId)
+    const row: OutboxRow = { ...record, plaintext: null, recipients: null, rounds: 0 }
+    if (row.failure) failed.put(tx, row.place, row)
+    else if (keepsNumber || record.recipients === null) waiting.put(tx, row.place, row)
+    else {
+      setAside(tx, row, 'began_anew')
+      failedNow.push(row.clientMessageId)
+    }
+  }
+  return { kept, failed: failedNow }
+}
+
 /** The next one of a conversation. */
 export const firstRow = (tx: Transaction, conversationId: Uuid): OutboxRow | null =>
   waiting.scan(tx, { prefix: `${conversationId}/`, limit: 1 })[0]?.record ?? null

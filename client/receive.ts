@@ -22,19 +22,19 @@ import { addMessage } from './messages.ts'
 import { noteClaim, takeNaming } from './names.ts'
 import { enqueue, hasRoom } from './outbox.ts'
 import { isHeartbeatDue } from './ratchet.ts'
-import type { Roster } from './roster.ts'
+import { isUnconfirmed, type Roster } from './roster.ts'
 import { isSeen, type Mark, noteMessage, noteSeen } from './seen.ts'
 import { Stage } from './stage.ts'
 import type { Transaction } from './storage.ts'
-import { takeSystemEvent } from './system.ts'
+import { type SystemHooks, takeSystemEvent } from './system.ts'
 import { next, ordered } from './tables.ts'
 import { CIPHERTEXT, type Envelope, idOf, nameOf } from './wire.ts'
 
 /** Events to raise once the transaction is committed. */
 type Telling = (() => void)[]
 
-/** unsettled: the conversation's chain must be fetched. queued: something may wait in its outbox. */
-type Hooks = { unsettled(conversationId: Uuid): void; queued(conversationId: Uuid): void }
+/** queued: something may wait in a conversation's outbox. */
+type Hooks = SystemHooks & { queued(conversationId: Uuid): void }
 
 /** Takes envelopes one at a time. */
 export class Receiver {
@@ -57,7 +57,7 @@ export class Receiver {
     this.core.storage.transaction((tx) => {
       if (isSeen(tx, mark)) return
       noteSeen(tx, mark, this.core.account.now())
-      takeSystemEvent(this.core, this.conversations, tx, envelope, telling, this.hooks.unsettled)
+      takeSystemEvent(this.core, this.conversations, tx, envelope, telling, this.hooks)
     })
     for (const tell of telling) tell()
   }
@@ -72,11 +72,13 @@ export class Receiver {
 
   /** Decides about what was held, after the conversation's chain is known to the present. */
   review(conversationId: Uuid): void {
-    const roster = this.conversations.roster(conversationId)
-    if (!roster) return
     const telling: Telling = []
     this.core.storage.transaction((tx) => {
-      for (const { key, record } of held.scan(tx, { prefix: `${conversationId}/` })) {
+      const rows = held.scan(tx, { prefix: `${conversationId}/` })
+      for (const { record } of rows) this.confirm(tx, record, telling)
+      const roster = this.conversations.rosterIn(tx, conversationId)
+      if (!roster || isUnconfirmed(roster)) return
+      for (const { key, record } of rows) {
         held.delete(tx, key)
         const reason = faultOf(roster, record)
         if (reason) this.shelve(tx, record, reason, telling)
@@ -154,10 +156,17 @@ export class Receiver {
     return true
   }
 
+  /** Who writes with a roster_hash says that this is the roster: enough for changes whose signer's key is not known here any more. */
+  private confirm(tx: Transaction, { incoming: { conversationId, sender }, rosterHash }: Held, telling: Telling): void {
+    if (this.conversations.confirmIn(tx, conversationId, { userId: sender.userId, rosterHash }))
+      telling.push(() => this.core.events.emit('conversation', { conversationId }))
+  }
+
   /** Shown, or held until the roster it was written for is known. Order within a conversation stays. [P-3.3] */
   private place(tx: Transaction, row: Held, telling: Telling): void {
     const { conversationId } = row.incoming
     const prefix = `${conversationId}/`
+    this.confirm(tx, row, telling)
     const roster = this.conversations.rosterIn(tx, conversationId)
     const waits = held.scan(tx, { prefix, limit: 1 }).length > 0
     if (!waits && roster && faultOf(roster, row) === null) this.show(tx, row, telling)

@@ -24,7 +24,13 @@ export type ChangeName = keyof typeof CHANGE
 export type RoleName = 'member' | 'admin'
 const ROLE = { member: 1, admin: 2 } as const
 
-/** One link as the relay tells it. @property verifiedUnder hex of the identity key under which it was found true, once. */
+/** Found true by the word of who could know, not by its signature. */
+const VOUCHED = 'vouched'
+
+/**
+ * One link as the relay tells it. @property verifiedUnder hex of the identity key under which it was found true, once; `vouched` when
+ * its signature is by a key that is known to nobody here.
+ */
 export type Link = {
   revision: number
   change: ChangeName
@@ -52,7 +58,12 @@ export type Roster = {
   unknownActors: Uuid[]
   /** Revisions that nobody in the roster signed. */
   unsigned: number[]
+  /** What the chain would come to if links that cannot be verified were true, shorter before longer: signed under a replaced key, or made up. */
+  candidates: Candidate[]
 }
+
+/** @property hash as in [P-4]. @property links those that are not known to be true, ascending. */
+export type Candidate = { links: Link[]; members: Map<Uuid, RoleName>; hash: Uint8Array }
 
 type Tools = {
   hash(message: Uint8Array): Uint8Array
@@ -97,21 +108,24 @@ function rosterHash(conversationId: Uuid, revision: number, members: Roster['mem
   return tools.hash(concat(utf8('sealpost.v1 roster\0'), idBytes(conversationId), bigEndian(revision, 8), ...parts))
 }
 
+/** A roster as far as a link needs it. */
+type Ground = Pick<Roster, 'kind' | 'revision' | 'members'>
+
 /** Whether the actor may do that, and what comes of it. null = not allowed. */
-function applied(roster: Roster, link: Link): Map<Uuid, RoleName> | null {
+function applied(ground: Ground, link: Link): Map<Uuid, RoleName> | null {
   const { actor, subjects, change } = link
-  const members = new Map(roster.members)
-  const first = roster.revision === 0
+  const members = new Map(ground.members)
+  const first = ground.revision === 0
   if (change === 'created') {
     if (!first || !subjects.includes(actor)) return null
-    const admin = roster.kind === 'group' ? 'admin' : 'member'
+    const admin = ground.kind === 'group' ? 'admin' : 'member'
     return new Map(subjects.map((userId) => [userId, userId === actor ? admin : 'member']))
   }
   if (first || !members.has(actor)) return null
   if (change === 'member_left')
     return subjects.every((each) => each === actor) && members.delete(actor) ? members : null
-  if (change === 'archived' && roster.kind === 'direct') return members
-  if (roster.kind === 'direct' || members.get(actor) !== 'admin') return null
+  if (change === 'archived' && ground.kind === 'direct') return members
+  if (ground.kind === 'direct' || members.get(actor) !== 'admin') return null
   for (const each of subjects) {
     if (change === 'members_added') members.set(each, 'member')
     else if (change === 'member_removed') members.delete(each)
@@ -120,48 +134,103 @@ function applied(roster: Roster, link: Link): Map<Uuid, RoleName> | null {
   return members
 }
 
-/** The message a link signs, if it continues the chain. */
-function continuation(roster: Roster, conversationId: Uuid, link: Link): Uint8Array | null {
-  const { signedChange: raw } = link
-  if (raw.length !== SIGNED_BYTES || raw[0] !== VERSION || !isSame(raw.slice(17, 49), roster.head)) return null
-  return changeMessage(roster.kind, conversationId, link, raw.slice(1, 17), roster.head)
+/** A link with what comes of it. @property message null: a direct conversation's creation that nobody signed. */
+type Step = { link: Link; members: Map<Uuid, RoleName>; message: Uint8Array | null }
+
+/** Which steps a link follows: none = what is known to be true; null = nothing that is known. */
+function stepsBefore(roster: Roster, branches: Map<string, Step[]>, { signedChange: raw }: Link): Step[] | null {
+  if (raw.length !== SIGNED_BYTES || raw[0] !== VERSION) return null
+  const previous = raw.slice(17, 49)
+  return isSame(previous, roster.head) ? [] : (branches.get(hex(previous)) ?? null)
 }
 
 /**
+ * Who signed on top of links that cannot be verified says by it that they are true, if that gives nobody a power he lacks: an admin of
+ * the last roster known to be true could have made those changes himself. Where nothing is known yet, an admin by those links: he could
+ * have made the same group.
+ */
+const mayVouch = (roster: Roster, steps: Step[], voucher: Uuid): boolean =>
+  (roster.revision > 0 ? roster.members : steps.at(-1)!.members).get(voucher) === 'admin'
+
+/**
  * Builds the roster from all links, ascending. Links found true get `verifiedUnder` set, and stay true when the actor's key
- * changes later. A direct conversation nobody signed is its two users: whom one talks to is in the session, not in the chain.
+ * changes later. A direct conversation is its two users, whoever signed it: whom one talks to is in the session, not in the chain.
  */
 export function buildRoster(kind: Roster['kind'], conversationId: Uuid, links: Link[], tools: Tools): Roster {
   const roster: Roster = {
     ...{ kind, revision: 0, members: new Map(), everybody: new Set(), archived: false, hashes: [], head: ZEROS },
-    ...{ unknownActors: [], unsigned: [] },
+    ...{ unknownActors: [], unsigned: [], candidates: [] },
   }
+  const hashOf = (revision: number, members: Roster['members']) => rosterHash(conversationId, revision, members, tools)
+  const take = ({ link, members, message }: Step): void => {
+    roster.members = members
+    for (const userId of members.keys()) roster.everybody.add(userId)
+    roster.revision = link.revision
+    roster.archived ||= link.change === 'archived'
+    if (message) roster.head = tools.hash(message)
+    roster.hashes.push(hashOf(link.revision, members))
+  }
+  /** What cannot be verified, by the hash of its last message: it may be true, or made up by the relay. */
+  let branches = new Map<string, Step[]>()
   for (const link of links) {
-    const message = continuation(roster, conversationId, link)
-    const members = applied(roster, link)
-    const isPlainDirect = kind === 'direct' && link.change === 'created' && link.signedChange.length === 0
-    if (!members || !(message || isPlainDirect)) {
+    const isDirect = kind === 'direct' && link.change === 'created'
+    const steps = isDirect && link.signedChange.length === 0 ? [] : stepsBefore(roster, branches, link)
+    const last = steps?.at(-1)
+    const members =
+      steps && applied(last ? { kind, revision: last.link.revision, members: last.members } : roster, link)
+    if (!steps || !members) {
       roster.unsigned.push(link.revision)
       continue
     }
+    const { signedChange: raw } = link
+    const message =
+      raw.length > 0 ? changeMessage(kind, conversationId, link, raw.slice(1, 17), raw.slice(17, 49)) : null
     if (message && !link.verifiedUnder) {
       const identity = tools.identityOf(link.actor)
       if (!identity) {
         roster.unknownActors.push(link.actor)
         break
       }
-      if (!tools.isSignedBy(identity, message, link.signedChange.slice(49))) {
-        roster.unsigned.push(link.revision)
-        continue
-      }
-      link.verifiedUnder = hex(identity)
+      if (tools.isSignedBy(identity, message, raw.slice(49))) link.verifiedUnder = hex(identity)
     }
-    roster.members = members
-    for (const userId of members.keys()) roster.everybody.add(userId)
-    roster.revision = link.revision
-    roster.archived ||= link.change === 'archived'
-    if (message) roster.head = tools.hash(message)
-    roster.hashes.push(rosterHash(conversationId, link.revision, members, tools))
+    const isTrue = isDirect || link.verifiedUnder !== null
+    if (isTrue && (steps.length === 0 || mayVouch(roster, steps, link.actor))) {
+      confirm(steps.map((each) => each.link))
+      roster.unsigned = roster.unsigned.filter((revision) => !steps.some((each) => each.link.revision === revision))
+      for (const each of [...steps, { link, members, message }]) take(each)
+      branches = new Map()
+      roster.candidates = []
+    } else if (message) {
+      roster.unsigned.push(link.revision)
+      const branch = [...steps, { link, members, message }]
+      branches.set(hex(tools.hash(message)), branch)
+      roster.candidates.push({ links: branch.map((each) => each.link), members, hash: hashOf(link.revision, members) })
+    }
   }
   return roster
 }
+
+/**
+ * What of the candidates somebody's word is enough for. @param by a member's message with its roster_hash, which counts as in `mayVouch`;
+ * otherwise the user, who looked at it up to that revision.
+ */
+export function confirmable(
+  { revision, members, candidates }: Roster,
+  by: { userId: Uuid; rosterHash: Uint8Array } | { revision: number },
+): Candidate | null {
+  const mayConfirm = (each: Candidate, userId: Uuid) =>
+    revision > 0 ? members.get(userId) === 'admin' : each.members.has(userId)
+  const isMeant = (each: Candidate) =>
+    'revision' in by
+      ? each.links.at(-1)!.revision === by.revision
+      : isSame(each.hash, by.rosterHash) && mayConfirm(each, by.userId)
+  return candidates.find(isMeant) ?? null
+}
+
+/** Takes links for true from now on: somebody who may know said so. */
+export function confirm(links: Link[]): void {
+  for (const link of links) link.verifiedUnder ??= VOUCHED
+}
+
+/** Whether there is nothing to go by but what nobody known signed: nothing is sent or refused until somebody confirms it. */
+export const isUnconfirmed = ({ revision, candidates }: Roster): boolean => revision === 0 && candidates.length > 0

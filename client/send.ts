@@ -10,7 +10,7 @@ import type { Bundle } from './crypto.ts'
 import { noteOffer } from './identities.ts'
 import { decide, judge, type Recipient, repairOf } from './mismatch.ts'
 import { type OutboxRow, putRow } from './outbox.ts'
-import type { Roster } from './roster.ts'
+import { isUnconfirmed, type Roster } from './roster.ts'
 import { Stage } from './stage.ts'
 import { ownUsername } from './usernames.ts'
 import { type Address, type Mismatch, nameOf } from './wire.ts'
@@ -19,6 +19,9 @@ import { type Address, type Mismatch, nameOf } from './wire.ts'
 const WITHHELD_FOR_MS = 3_600_000
 
 type Work = { row: OutboxRow; wanted: Address[]; kept: Recipient[]; gone: Address[] }
+
+/** It cannot be sent as things are; the message is the failure's name. */
+export class Unsendable extends Error {}
 
 /** Makes and repairs rows. Rows come back changed and stored. */
 export class Sealer {
@@ -55,7 +58,9 @@ export class Sealer {
   private async settled(conversationId: string): Promise<Roster> {
     const roster = this.conversations.roster(conversationId)
     const isSettled = roster && roster.revision > 0 && roster.unknownActors.length === 0
-    return isSettled ? roster : this.conversations.settle(conversationId)
+    const known = isSettled ? roster : await this.conversations.settle(conversationId)
+    if (isUnconfirmed(known)) throw new Unsendable('roster_unconfirmed')
+    return known
   }
 
   /** Every known device of the members and of ghosts, without this one. */

@@ -46,5 +46,10 @@ export function takeForResend(tx: Transaction, sentAtMs: number, device: string)
     })
 }
 
+/** Nothing of it may be sent again: it was another device that sent it. */
+export function forgetSent(tx: Transaction): void {
+  for (const { key } of rows.scan(tx)) rows.delete(tx, key)
+}
+
 /** Everything that is kept, oldest first. [K-9.1] */
 export const allSent = (tx: Transaction): SentRow[] => rows.scan(tx).map(({ record }) => record)

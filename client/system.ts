@@ -1,4 +1,4 @@
-// What the relay itself tells through the queue: changes of conversations and of one's own devices. [V-1]
+// What the relay itself tells through the queue: changes of conversations, of one's own devices, of others' identity keys. [V-1]
 import type { Uuid } from '../proto/ids.ts'
 import { dropDevice, noteDevice } from './book.ts'
 import type { Conversations } from './conversations.ts'
@@ -11,16 +11,19 @@ import { DeviceChange, type Envelope, idOf, Role } from './wire.ts'
 const nameOfChange = (value: number): ChangeName | undefined =>
   (Object.keys(CHANGE) as ChangeName[]).find((name) => CHANGE[name] === value)
 
-/** @param telling events to raise after the commit. @param unsettled told of a chain that must be fetched. */
+/** unsettled: a chain must be fetched. renewed: a user is said to have another identity key. */
+export type SystemHooks = { unsettled(conversationId: Uuid): void; renewed(userId: Uuid): void }
+
+/** @param telling events to raise after the commit. */
 export function takeSystemEvent(
   core: Core,
   conversations: Conversations,
   tx: Transaction,
   envelope: Envelope,
   telling: (() => void)[],
-  unsettled: (conversationId: Uuid) => void,
+  hooks: SystemHooks,
 ): void {
-  const { conversationChanged, devicesChanged } = envelope.systemEvent ?? {}
+  const { conversationChanged, devicesChanged, identityChanged } = envelope.systemEvent ?? {}
   const conversationId = idOf(envelope.conversationId)
   if (conversationChanged && conversationId) {
     const change = nameOfChange(conversationChanged.change ?? 0)
@@ -36,7 +39,7 @@ export function takeSystemEvent(
       })
     telling.push(() => {
       if (fits) core.events.emit('conversation', { conversationId })
-      else unsettled(conversationId)
+      else hooks.unsettled(conversationId)
     })
   }
   if (devicesChanged) {
@@ -52,4 +55,6 @@ export function takeSystemEvent(
     }
     telling.push(() => core.events.emit('own_devices', { change, deviceId }))
   }
+  // [V-5] A reason to look, and nothing else.
+  if (identityChanged) telling.push(() => hooks.renewed(idOf(identityChanged.userId)))
 }

@@ -8,6 +8,7 @@ import type { KeyOrder, MadeKeys } from './crypto.ts'
 import { deviceKeysBytes, keysJson, type Published, published } from './prekeys.ts'
 import { Stage } from './stage.ts'
 import { GONE_FOR_MS, noteStock } from './stock.ts'
+import type { Writer } from './storage.ts'
 import { Table } from './tables.ts'
 import { idBytes } from './wire.ts'
 
@@ -17,6 +18,9 @@ const MAX_TRIES = 3
 /** Made and stored, not known to be published. @property registrationId not 0: the device starts over with it. [K-8] */
 type Pending = { keys: MadeKeys; registrationId: number }
 const pending = new Table<Pending>('pending_keys')
+
+/** Keys of a device that is no more. */
+export const forgetPending = (from: Writer): void => pending.delete(from, 'self')
 
 type CountsJson = {
   one_time: { count: number; oldest_id: number | null; highest_id: number | null }

@@ -7,16 +7,17 @@ import {
   SignedPreKeyRecord,
 } from '@signalapp/libsignal-client'
 import { bigEndian, concat } from '../bytes.ts'
-import type { KeyOrder, MadeKeys, SignedPublicKey } from '../crypto.ts'
+import type { KeyOrder, MadeKeys, PublicKey as PublicPrekey, SignedPublicKey, Slot } from '../crypto.ts'
 import type { Stage } from '../stage.ts'
+import type { Transaction } from '../storage.ts'
 import { identityPair, TABLE } from './stores.ts'
 
 const idsOf = ({ first, count }: { first: number; count: number }): number[] =>
   Array.from({ length: count }, (_, at) => first + at)
 
 /** Makes what is ordered, private halves into the stage. */
-export function makeKeys(stage: Stage, order: KeyOrder, nowMs: number): MadeKeys {
-  const { privateKey } = identityPair(stage)
+export function makeKeys(stage: Stage, order: KeyOrder, nowMs: number, slot?: Slot): MadeKeys {
+  const { privateKey } = identityPair(stage, slot)
   const kyber = (keyId: number, lastResort: boolean): SignedPublicKey => {
     const pair = KEMKeyPair.generate()
     const publicKey = pair.getPublicKey().serialize()
@@ -80,4 +81,16 @@ export function retire(
     concat(Uint8Array.of(each.table === 'kyber' ? 1 : 0), bigEndian(each.keyId, 4), bigEndian(each.atMs, 8)),
   )
   stage.put(TABLE.retired, 'list', concat(...rows))
+}
+
+/** Forgets every prekey but these. */
+export function keepOnly(tx: Transaction, { signed, lastResort, oneTime, kyberOneTime }: MadeKeys): void {
+  const keep = (table: string, keys: (PublicPrekey | null)[]) => {
+    const ids = new Set(keys.map((key) => String(key?.keyId)))
+    for (const { key } of tx.scan(table)) if (!ids.has(key)) tx.delete(table, key)
+  }
+  keep(TABLE.signed, [signed])
+  keep(TABLE.prekeys, oneTime)
+  keep(TABLE.kyber, [lastResort, ...kyberOneTime])
+  for (const table of [TABLE.kyberUsed, TABLE.retired]) keep(table, [])
 }

@@ -1,5 +1,5 @@
 // Crypto through libsignal. Runs on Node, where libsignal's package has its binaries.
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import {
   CiphertextMessageType,
   DecryptionErrorMessage,
@@ -26,11 +26,11 @@ import { type Bytes, bytes } from '../bytes.ts'
 import { type Bundle, type Crypto, type Opening, Undecryptable } from '../crypto.ts'
 import type { Reader } from '../storage.ts'
 import { CIPHERTEXT, nameOf } from '../wire.ts'
-import { makeKeys, retire } from './keys.ts'
+import { keepOnly, makeKeys, retire } from './keys.ts'
 import { usernameCandidates, usernameHash, usernameProof } from './names.ts'
 import { createProvisionKey, sealProvision } from './provision.ts'
 import { prune } from './prune.ts'
-import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, TABLE } from './stores.ts'
+import { Identities, identityPair, KyberPrekeys, Prekeys, Sessions, SignedPrekeys, slotKey, TABLE } from './stores.ts'
 
 type Peer = { userId: Uuid; deviceId: number }
 
@@ -65,15 +65,23 @@ function unreadable(error: unknown, offered: Uint8Array | null): Undecryptable {
 export const libsignal = (): Crypto => ({
   hash: (message) => Uint8Array.from(createHash('sha256').update(message).digest()),
 
-  createIdentity(stage) {
-    if (stage.get(TABLE.self, 'identity')) throw new Error('this store has an identity')
+  createIdentity(stage, slot) {
+    if (stage.get(TABLE.self, slotKey(slot))) throw new Error('this store has an identity')
     const pair = IdentityKeyPair.generate()
-    stage.put(TABLE.self, 'identity', pair.serialize())
+    stage.put(TABLE.self, slotKey(slot), pair.serialize())
     return pair.publicKey.serialize()
   },
-  abandonIdentity: (to) => to.delete(TABLE.self, 'identity'),
-  ownIdentity: (stage) => identityPair(stage).publicKey.serialize(),
-  sign: (stage, message) => identityPair(stage).privateKey.sign(bytes(message)),
+  abandonIdentity: (to, slot) => to.delete(TABLE.self, slotKey(slot)),
+  ownIdentity: (stage, slot) => identityPair(stage, slot).publicKey.serialize(),
+  sign: (stage, message, slot) => identityPair(stage, slot).privateKey.sign(bytes(message)),
+  adoptIdentity(tx, slot, keys) {
+    const pair = tx.get(TABLE.self, slotKey(slot))
+    if (!pair) throw new Error('no such identity')
+    for (const { key: name } of [...tx.scan(TABLE.self)]) tx.delete(TABLE.self, name)
+    tx.put(TABLE.self, slotKey(), pair)
+    for (const { key: name } of [...tx.scan(TABLE.sessions)]) tx.delete(TABLE.sessions, name)
+    keepOnly(tx, keys)
+  },
   isSignedBy(identityKey, message, signature) {
     try {
       return signature.length === 64 && key(identityKey).verify(bytes(message), bytes(signature))
@@ -179,6 +187,8 @@ export const libsignal = (): Crypto => ({
   usernameHash,
   usernameProof,
   usernameCandidates,
+
+  createRecoveryCode: () => randomBytes(16).toString('base64url'),
 
   createProvisionKey,
   sealProvision,

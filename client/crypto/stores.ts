@@ -18,12 +18,13 @@ import {
   SignedPreKeyStore,
 } from '@signalapp/libsignal-client'
 import { bytes, hex } from '../bytes.ts'
+import type { Slot } from '../crypto.ts'
 import type { Stage } from '../stage.ts'
 import type { Writer } from '../storage.ts'
 
 /** Tables of secret and pinned bytes; nobody else reads them. */
 export const TABLE = {
-  /** `identity`: own key pair. */
+  /** `identity`: own key pair; `identity.<slot>`: those that may become it. */
   self: 'crypto.self',
   /** User id → identity key, 33 bytes. */
   identities: 'crypto.identities',
@@ -44,13 +45,16 @@ function found(value: Uint8Array | null, what: string): Uint8Array<ArrayBuffer> 
   return bytes(value)
 }
 
-/** Own pair. @throws Error before there is one. */
-export const identityPair = (stage: Stage): IdentityKeyPair =>
-  IdentityKeyPair.deserialize(found(stage.get(TABLE.self, 'identity'), 'identity'))
+/** Where a pair lies. */
+export const slotKey = (slot?: Slot): string => (slot === undefined ? 'identity' : `identity.${slot}`)
+
+/** Own pair, or that of a slot. @throws Error before there is one. */
+export const identityPair = (stage: Stage, slot?: Slot): IdentityKeyPair =>
+  IdentityKeyPair.deserialize(found(stage.get(TABLE.self, slotKey(slot)), 'identity'))
 
 /** Makes it the own pair. */
 export const putIdentity = (to: Writer, privateKey: PrivateKey): void =>
-  to.put(TABLE.self, 'identity', new IdentityKeyPair(privateKey.getPublicKey(), privateKey).serialize())
+  to.put(TABLE.self, slotKey(), new IdentityKeyPair(privateKey.getPublicKey(), privateKey).serialize())
 
 /** One per address. */
 export class Sessions extends SessionStore {

@@ -38,8 +38,10 @@ export async function linked(
   options: Options = {},
 ): Promise<Device> {
   const made = device(relay, options)
-  const key = made.linkKey()
-  await made.link(await primary.sealLink(key), key)
+  const request = made.requestLink()
+  const uri = await request.once('uri', (uri) => uri !== null)
+  const [offer] = await Promise.all([request.once('offer'), primary.approveLink(uri!)])
+  await offer.accept()
   return live(made)
 }
 

@@ -2,7 +2,7 @@
 // NOT SECURE, and not libsignal's protocol: identity keys and their XEdDSA signatures are real, so that the relay takes them and
 // rosters can be checked; messages are sealed to the identity key (sealing.ts) without any ratchet; Kyber keys are random bytes.
 import { sha256 } from '@noble/hashes/sha2.js'
-import { bigEndian, concat, hex, isSame } from '../../../client/bytes.ts'
+import { base64url, bigEndian, concat, hex, isSame } from '../../../client/bytes.ts'
 import {
   type Crypto,
   InvalidUsername,
@@ -52,9 +52,9 @@ function oneTimeKey(stage: Stage, name: string) {
   return publicKeyOf(privateKey)
 }
 
-function kyberLike(stage: Stage, keyId: number): SignedPublicKey {
+function kyberLike(stage: Stage, keyId: number, slot: string): SignedPublicKey {
   const publicKey = crypto.getRandomValues(new Uint8Array(KYBER_BYTES)).with(0, KYBER_TYPE)
-  return { keyId, publicKey, signature: sign(secret(stage, 'identity'), publicKey) }
+  return { keyId, publicKey, signature: sign(secret(stage, `identity${slot}`), publicKey) }
 }
 
 const idsOf = (range: { first: number; count: number } | undefined): number[] =>
@@ -64,13 +64,17 @@ const idsOf = (range: { first: number; count: number } | undefined): number[] =>
 export const testCrypto = (): Crypto => ({
   hash: (message) => sha256(message),
 
-  createIdentity(stage) {
-    if (secrets.has(stage, 'identity')) throw new Error('this store has an identity')
-    return oneTimeKey(stage, 'identity')
+  createIdentity(stage, slot = '') {
+    if (secrets.has(stage, `identity${slot}`)) throw new Error('this store has an identity')
+    return oneTimeKey(stage, `identity${slot}`)
   },
-  abandonIdentity: (to) => secrets.delete(to, 'identity'),
-  ownIdentity: (stage) => publicKeyOf(secret(stage, 'identity')),
-  sign: (stage, message) => sign(secret(stage, 'identity'), message),
+  abandonIdentity: (to, slot = '') => secrets.delete(to, `identity${slot}`),
+  ownIdentity: (stage, slot = '') => publicKeyOf(secret(stage, `identity${slot}`)),
+  sign: (stage, message, slot = '') => sign(secret(stage, `identity${slot}`), message),
+  adoptIdentity(tx, slot) {
+    secrets.put(tx, 'identity', secret(tx, `identity${slot}`))
+    for (const { key } of sessions.scan(tx)) sessions.delete(tx, key)
+  },
   isSignedBy,
   identityOf: (from, userId) => identities.get(from, userId),
   trust(stage, userId, identityKey) {
@@ -89,16 +93,16 @@ export const testCrypto = (): Crypto => ({
       .slice(0, 60)
   },
 
-  makeKeys(stage, order) {
+  makeKeys(stage, order, _nowMs, slot = '') {
     const signed = (keyId: number): SignedPublicKey => {
       const publicKey = oneTimeKey(stage, `signed.${keyId}`)
-      return { keyId, publicKey, signature: sign(secret(stage, 'identity'), publicKey) }
+      return { keyId, publicKey, signature: sign(secret(stage, `identity${slot}`), publicKey) }
     }
     return {
       signed: order.signed === undefined ? null : signed(order.signed),
-      lastResort: order.lastResort === undefined ? null : kyberLike(stage, order.lastResort),
+      lastResort: order.lastResort === undefined ? null : kyberLike(stage, order.lastResort, slot),
       oneTime: idsOf(order.oneTime).map((keyId) => ({ keyId, publicKey: oneTimeKey(stage, `one_time.${keyId}`) })),
-      kyberOneTime: idsOf(order.kyberOneTime).map((keyId) => kyberLike(stage, keyId)),
+      kyberOneTime: idsOf(order.kyberOneTime).map((keyId) => kyberLike(stage, keyId, slot)),
     }
   },
   retireKeys: () => {},
@@ -163,6 +167,8 @@ export const testCrypto = (): Crypto => ({
   usernameHash: withoutUsernames,
   usernameProof: withoutUsernames,
   usernameCandidates: withoutUsernames,
+
+  createRecoveryCode: () => base64url(crypto.getRandomValues(new Uint8Array(16))),
 
   createProvisionKey() {
     const privateKey = makePrivateKey()
