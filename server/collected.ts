@@ -7,6 +7,8 @@ import type { Outgoing } from './frames.ts'
 /** What comes so soon after the first news goes along with it, milliseconds. */
 const GATHER_MS = 5
 const GOING_AWAY_RETRY_MS = 1_000
+/** Of signals between two requests. I10 I12 */
+const KEPT_MAX_BYTES = 16 * 1024
 
 /** Of a single exchange: it holds what answers the frame. [C-9.1] */
 export class Collected implements Connection {
@@ -45,6 +47,7 @@ export type PollEnd = {
  *   waiting   nothing came so far
  *   gathering something did
  *   over      nothing is taken any more; what was not, comes again (I3)
+ *   resting   answered, and the next request is expected: signals are kept for it, which nobody would send again
  */
 export class Poll implements Connection {
   readonly address: string
@@ -53,7 +56,9 @@ export class Poll implements Connection {
   private end!: (how: PollEnd) => void
   private frames: Outgoing[] = []
   private bytes = 0
-  private state: 'open' | 'waiting' | 'gathering' | 'over' = 'open'
+  private state: 'open' | 'waiting' | 'gathering' | 'over' | 'resting' = 'open'
+  private carried: Outgoing[] = []
+  private dismiss: (code: number) => void = () => {}
   private hasNews = false
   private cancel: (() => void) | null = null
 
@@ -68,8 +73,12 @@ export class Poll implements Connection {
 
   send(frame: Outgoing): boolean {
     if (this.state === 'over') return false
+    if (this.state === 'resting' && (frame.kind === 'envelope' || this.bytes > KEPT_MAX_BYTES)) return false
     this.frames.push(frame)
     this.bytes += frame.bytes.length
+    if (this.state === 'resting') return true
+    // Behind Hello. [C-3]
+    if (frame.kind === 'hello') for (const each of this.carried) this.send(each)
     const { refusal } = frame
     // A close code that follows in this turn says more.
     if (refusal) setImmediate(() => this.finish(1000, refusal))
@@ -86,12 +95,35 @@ export class Poll implements Connection {
 
   close(code: number, reason: string): void {
     if (this.state === 'over') return
+    if (this.state === 'resting') {
+      this.state = 'over'
+      this.dismiss(code)
+      return
+    }
     const said = this.frames.find((frame) => frame.refusal)?.refusal
     const refusal = said && code === CLOSE.GOING_AWAY ? said : refusalOf(code, reason)
     // A goodbye is told; the rest comes again, to whoever comes next. [C-9.9]
     this.frames = this.frames.filter((frame) => frame.kind === 'goingAway')
     this.frames.push(encode.error(0, refusal))
     this.finish(code, refusal)
+  }
+
+  /** After its answer: keeps what comes for the next one. @param dismiss told when it is closed. */
+  rest(dismiss: (code: number) => void): void {
+    this.frames = []
+    this.bytes = 0
+    this.state = 'resting'
+    this.dismiss = dismiss
+  }
+
+  /** What was kept while it rested. */
+  get kept(): Outgoing[] {
+    return this.state === 'resting' ? this.frames : []
+  }
+
+  /** Brings these along: they come after Hello. */
+  carry(frames: Outgoing[]): void {
+    this.carried = frames
   }
 
   /** The client has gone. */

@@ -30,6 +30,9 @@ const RETRY_MS = 1_000
 const EARLY_MAX_FRAMES = 64
 const EARLY_MAX_BYTES = 2 * FRAME_MAX_BYTES
 
+/** rest: the device is between two requests, its connection takes signals only. [C-9.8] */
+export type Entered = ConnectionEvents & { rest(): void }
+
 export type Reception = {
   /** The door of devices: /v1/ws. */
   door: Door
@@ -38,7 +41,7 @@ export type Reception = {
    * @param expiresAtMs when it must have shown another token, Unix milliseconds.
    * @param isConsumer false: it only reads its queue. It displaces nobody, and nothing comes to it by itself.
    */
-  enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer?: boolean): ConnectionEvents
+  enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer?: boolean): Entered
   /** What happens to single frames of a device: their answers go to this connection, and nothing else does. [C-9.1] */
   exchange(connection: Connection, caller: Caller): Line
   /** @throws RelayError OVERLOADED: no more connections. */
@@ -81,7 +84,7 @@ export function openReception(deps: ReceptionDeps): Reception {
     if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })
   }
 
-  function enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer = true): ConnectionEvents {
+  function enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer = true): Entered {
     const { userId, deviceId } = caller
     const session = new Session(caller, connection, expiresAtMs, sessionDeps)
     const sync = new Sync(session, queue)
@@ -122,6 +125,7 @@ export function openReception(deps: ReceptionDeps): Reception {
     return {
       frame: (bytes: Uint8Array) => afterHello(bytes.length, () => line.frame(bytes)),
       text: () => afterHello(0, () => line.text()),
+      rest: () => session.rest(),
       sent: ({ kind }: Outgoing) => observe.metrics.framesOut.inc({ kind }),
       drained: () => {
         sync.wake()

@@ -228,6 +228,11 @@ export class Session {
     this.connection.close(code, reason)
   }
 
+  /** Its device has stopped listening for a moment: signals are taken for it, envelopes wait in the queue. [C-9.8] */
+  rest(): void {
+    if (this.state !== 'closed') this.state = 'held'
+  }
+
   /** The newer connection wins. [C-5] */
   displaced(): void {
     this.close(CLOSE.CONNECTED_ELSEWHERE, 'connected elsewhere')

@@ -8,7 +8,7 @@ import { Collected, Poll } from '../collected.ts'
 import { refusalHead } from '../errors.ts'
 import type { Outgoing } from '../frames.ts'
 import type { Observe } from '../observe.ts'
-import type { Reception } from '../reception.ts'
+import type { Entered, Reception } from '../reception.ts'
 import type { Time } from '../time.ts'
 import type { Uploads } from '../uploads.ts'
 
@@ -28,10 +28,14 @@ const STEPS_ABOVE_BYTES = 64 * 1024
 const NEEDS_SOCKET = new Set<ClientFrame['kind']>(['sync', 'reauthenticate', 'presence'])
 /** Polls sent away come back spread over this time, milliseconds. [C-8] */
 const RETURN_SPREAD_MS = 5_000
+/** A device that waited is taken to be there for so long after each answer, milliseconds. [C-9.8] */
+const REST_MS = 3_000
 
 /** `POST /v1/frames` and `GET /v1/deliveries`. */
 export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameRoutes {
   const waiting = new Set<Poll>()
+  /** By device key, those between two requests. */
+  const resting = new Map<number, Poll>()
 
   async function exchange({ caller, address, body }: RouteRequest<RawBody>): Promise<RouteResponse> {
     if (!CONTENT_TYPES.has(body.contentType.split(';')[0]!.trim().toLowerCase()))
@@ -69,14 +73,29 @@ export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameR
     const waitMs = Math.min(waitSeconds * 1000, expiresAtMs - nowMs)
     const poll = new Poll(address, isConsumer ? (call) => time.after(waitMs, call) : null)
     request.onGone(() => poll.abandon())
+    // The one before it is displaced, and what it kept comes with this.
+    if (isConsumer) poll.carry(resting.get(caller.deviceKey)?.kept ?? [])
     const events = reception.enter(poll, caller, Number.POSITIVE_INFINITY, isConsumer)
     if (isConsumer) waiting.add(poll)
     events.frame(encodeSyncRequest(lastMessageId, limit))
     const { frames, refusal, code } = await poll.ended
     waiting.delete(poll)
-    events.closed(code)
+    if (isConsumer && code === 1000 && !refusal) rest(poll, caller.deviceKey, events)
+    else events.closed(code)
     for (const frame of frames) events.sent(frame)
     return answerOf(delimited(frames), refusal)
+  }
+
+  /** Its session goes on for a little, so that signals between two requests are not lost, and nobody sees it come and go. */
+  function rest(poll: Poll, deviceKey: number, events: Entered): void {
+    const cancel = time.after(REST_MS, () => poll.close(1000, 'no longer asked for'))
+    poll.rest((code) => {
+      cancel()
+      if (resting.get(deviceKey) === poll) resting.delete(deviceKey)
+      events.closed(code)
+    })
+    resting.set(deviceKey, poll)
+    events.rest()
   }
 
   const shared = { auth: 'device' as const }
@@ -102,6 +121,7 @@ export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameR
       }),
     ],
     goAway() {
+      for (const poll of resting.values()) poll.close(1001, 'going away')
       for (const poll of waiting) {
         poll.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
         poll.close(1001, 'going away')

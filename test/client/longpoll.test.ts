@@ -133,7 +133,10 @@ describe('the ends a socket has', () => {
 
   it('unlinked', async () => {
     const primary = await joined(relay)
-    const laptop = await linked(primary, relay, polling())
+    // Who links waits on a WebSocket for the account.
+    const [http, ws] = [longPollTransport(), wsTransport()]
+    const open: Transport['open'] = (url, token, events) => (token === null ? ws : http).open(url, token, events)
+    const laptop = await linked(primary, relay, { transport: { ...http, open } })
     const closed = until(laptop, 'state', ({ name }) => name === 'closed')
     const away = offline(laptop)
     await primary.unlink(laptop.deviceId)

@@ -126,7 +126,7 @@ it('several users at once: each is answered, and of all that nothing is held aft
   const watching = (async () => {
     while (!done) {
       most = Math.max(most, held())
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      await new Promise((resolve) => setTimeout(resolve, 100))
     }
   })()
   const answers = await Promise.all(senders.map((sender, i) => postBytes(sender, bodies[i]!)))
@@ -136,4 +136,4 @@ it('several users at once: each is answered, and of all that nothing is held aft
   // 46 MiB of bodies, of which two are worked on at a time; the clients are in this process too.
   expect(most - before).toBeLessThan(160 * MiB)
   expect(held() - before).toBeLessThan(16 * MiB)
-})
+}, 60_000)

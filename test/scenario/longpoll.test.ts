@@ -4,13 +4,22 @@ import { sealpost } from '../../proto/generated/relay.js'
 import { uuidFromBytes, uuidV7 } from '../../proto/ids.ts'
 import { PAGE_MAX_BYTES } from '../../proto/limits.ts'
 import { commitUnannounced, numberOf } from '../support/backlog.ts'
-import { type Client, idOf, type ServerFrame, type Socket } from '../support/client.ts'
+import { idOf, type ServerFrame, type Socket } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
-import { envelopesIn, kinds, numbered, type Polled, poll, postAck, postMessage } from '../support/http-frames.ts'
+import {
+  envelopesIn,
+  kinds,
+  numbered,
+  type Polled,
+  poll,
+  postAck,
+  postMessage,
+  waitingPoll,
+} from '../support/http-frames.ts'
 import { pair } from '../support/pair.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { request } from '../support/request.ts'
-import { receipt, typing } from '../support/signals.ts'
+import { pass, receipt, told, typing, unasked, watch } from '../support/signals.ts'
 
 const { ErrorCode } = sealpost.v1
 const time = new FakeTime()
@@ -26,18 +35,6 @@ const idsIn = (frames: ServerFrame[]): Uint8Array[] => envelopesIn(frames).map((
 const codeOf = ({ frames }: Polled): string => ErrorCode[frames.at(-1)?.error?.code ?? 0]!.replace('ERROR_CODE_', '')
 const QUIET = ['hello', 'syncResponse', 'queueEmpty']
 
-/** A poll that has read its page and waits. @param more of the query. */
-async function waitingPoll(at: TestRelay, client: Client, more = '', signal?: AbortSignal) {
-  const mark = at.logged.length
-  const answer = poll(client, `wait_seconds=60${more}`, signal)
-  answer.catch(() => {})
-  const began = (line: string): boolean => {
-    const { event, userId, how } = JSON.parse(line)
-    return event === 'subscribe' && userId === client.userId && how === 'sync'
-  }
-  while (!at.logged.slice(mark).some(began)) await new Promise((resolve) => setImmediate(resolve))
-  return { answer }
-}
 const connections = async (): Promise<number> => {
   const { body } = await request(relay.url, 'GET', '/metrics')
   return Number(/^sealpost_connections (\d+)/m.exec(body as string)![1])
@@ -120,7 +117,6 @@ describe('waiting [C-9.8]', () => {
   it('ends with its time, and not before', async () => {
     const { bob } = await pair(relay)
     const { answer } = await waitingPoll(relay, bob)
-    // Its page is read: from now on it hears of what happens.
     await until(async () => (await connections()) >= 1)
     let isOver = false
     answer.then(() => {
@@ -132,6 +128,7 @@ describe('waiting [C-9.8]', () => {
     expect(isOver).toBe(false)
     time.advance(1)
     expect(kinds((await answer).frames)).toEqual(QUIET)
+    time.advance(3_000)
     await until(async () => (await connections()) === 0)
   })
 
@@ -153,6 +150,31 @@ describe('waiting [C-9.8]', () => {
     await socket.ask(receipt(conversation, id))
     expect(kinds((await reading.answer).frames)).toEqual([...QUIET, 'statusUpdate'])
     await Promise.all([from.close(), socket.close()])
+  })
+
+  it('signals between two requests come with the next, and for others the user stays online; after 3 s it is over', async () => {
+    const { alice, bob, conversation } = await pair(relay)
+    const from = await alice.live()
+    // Bob has been seen, and goes.
+    time.advance(10_000)
+    expect(await watch(from, bob)).toEqual({ [bob.userId]: false })
+    const first = await waitingPoll(relay, bob)
+    expect(await newsFor(from)).toEqual({ [bob.userId]: true })
+    const id = await postMessage(alice, conversation, [bob.to()])
+    await first.answer
+    await postAck(bob, id)
+    from.write(typing(conversation))
+    await from.fence()
+    expect(kinds((await poll(bob, 'wait_seconds=60')).frames)).toEqual([
+      'hello',
+      'typing',
+      'syncResponse',
+      'queueEmpty',
+    ])
+    await pass(time, 2_900)
+    expect(await unasked(from, 'presence')).toEqual([])
+    expect(await newsFor(from)).toEqual({ [bob.userId]: false })
+    await from.close()
   })
 
   it('a gap that waits is told at once', async () => {
@@ -179,6 +201,12 @@ describe('waiting [C-9.8]', () => {
     expect(numbers((await poll(bob)).frames)).toEqual([3])
   })
 })
+
+/** What a watcher is told next, while time goes on. */
+async function newsFor(socket: Socket): Promise<Record<string, boolean>> {
+  while ((await unasked(socket, 'presence')).length === 0) await pass(time, 250)
+  return told(socket)
+}
 
 const until = async (holds: () => Promise<boolean>): Promise<void> => {
   while (!(await holds()));
@@ -227,15 +255,12 @@ describe('one consumer per device (I6) [C-9.9]', () => {
     await until(async () => (await connections()) >= 0 && ended === 19)
     await postMessage(alice, conversation, [bob.to(numbered(9))])
     const live = open.filter((each) => each && !each.closed)
-    if (live.length > 0) {
-      await live[0]!.sync()
-      expect(live[0]!.closed).toBe(null)
-      await live[0]!.close()
-    }
+    await live[0]?.sync()
+    await live[0]?.close()
     const answers = await Promise.all(polls)
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1 - live.length)
-    for (const each of answers) if (each.status === 200) expect(numbers(each.frames)).toEqual([9])
-    for (const each of answers) if (each.status !== 200) expect(codeOf(each)).toBe('CONFLICT')
+    for (const each of answers)
+      expect(each.status === 200 ? numbers(each.frames) : codeOf(each)).toEqual(each.status === 200 ? [9] : 'CONFLICT')
   })
 
   it('order is kept when a device goes from one to the other and back, on both sides', async () => {

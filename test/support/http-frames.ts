@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto'
 import protobuf from 'protobufjs/minimal.js'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
-import type { ServerFrame } from './client.ts'
+import type { Client, ServerFrame } from './client.ts'
+import type { TestRelay } from './relay.ts'
 
 const v1 = sealpost.v1
 
@@ -83,6 +84,19 @@ export async function poll({ url, token }: Who, query = '', signal?: AbortSignal
   })
   const { status, headers } = answer
   return { status, headers, frames: framesOf(Buffer.from(await answer.arrayBuffer())) }
+}
+
+/** A poll that has read its page and waits. @param more of the query. */
+export async function waitingPoll(at: Pick<TestRelay, 'logged'>, client: Client, more = '', signal?: AbortSignal) {
+  const mark = at.logged.length
+  const answer = poll(client, `wait_seconds=60${more}`, signal)
+  answer.catch(() => {})
+  const began = (line: string): boolean => {
+    const { event, userId, how } = JSON.parse(line)
+    return event === 'subscribe' && userId === client.userId && how === 'sync'
+  }
+  while (!at.logged.slice(mark).some(began)) await new Promise((resolve) => setImmediate(resolve))
+  return { answer }
 }
 
 /** What kind each frame is of. */
