@@ -45,7 +45,9 @@ export function openAccounts({ sql, realm, directory, tokens, registration }: Ac
         if (registration === 'invite') await consumeInvitation(tx, permit.invitation, userId, nowMs)
         await insertAccount(tx, userId, subject, nowMs)
         const { name, registrationId } = enrolment
-        return createDevice(tx, directory, { userId, deviceId: PRIMARY_DEVICE_ID, name, registrationId, keys, nowMs })
+        const device = { userId, deviceId: PRIMARY_DEVICE_ID, name, registrationId, keys, nowMs }
+        const { deviceId, deviceSecret } = await createDevice(tx, directory, device)
+        return { userId, deviceId, deviceSecret }
       })
     },
   }

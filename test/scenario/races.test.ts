@@ -53,7 +53,7 @@ async function inOrder<A, B>(client: Client, first: () => Promise<A>, second: ()
 const rowsOf = async (answer: ServerFrame) => {
   const id = idOf(answer.messageAccepted!.messageId)
   const rows = await relay.db.database.sql<{ user_id: string; device_id: number }[]>`
-    select user_id, device_id from message_deliveries w join devices d using (device_key) where w.message_id = ${id}`
+    select d.user_id, d.device_id from message_deliveries w join devices d using (device_key) where w.message_id = ${id}`
   return rows.map((row) => `${row.user_id}.${row.device_id}`).sort()
 }
 const names = (...clients: Client[]) => clients.map((each) => `${each.userId}.${each.deviceId}`).sort()
