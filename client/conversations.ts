@@ -94,12 +94,18 @@ export class Conversations {
   /** The roster after everything was done to know it: the chain to the present, and the keys of those who signed it. */
   async settle(id: Uuid): Promise<Roster> {
     await this.refresh(id)
+    let hasMet = false
     for (let before = ''; ; ) {
       const roster = this.roster(id)
       if (!roster) throw new RelayError('NOT_FOUND', 'no such conversation')
       const unknown = roster.unknownActors.join()
-      if (unknown === before) return roster
+      if (unknown === before) {
+        // Members can be told only now that the keys of those who signed are known.
+        if (hasMet) this.core.events.emit('conversation', { conversationId: id })
+        return roster
+      }
       before = unknown
+      hasMet = true
       await meet(this.core, roster.unknownActors)
     }
   }

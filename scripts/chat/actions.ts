@@ -8,6 +8,7 @@ import { peerOf, titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
 import { draftOf, failedIn, type Intent, isMember, openChat } from './model.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
+import { SelfActions } from './self-actions.ts'
 import { TrustActions } from './trust-actions.ts'
 import { helpLines } from './welcome.ts'
 
@@ -20,6 +21,7 @@ export class Actions {
   private readonly groups: GroupActions
   private readonly trust: TrustActions
   private readonly devices: DeviceActions
+  private readonly self: SelfActions
   private readonly quit: () => void
 
   constructor(messenger: Messenger, quit: () => void) {
@@ -28,6 +30,7 @@ export class Actions {
     this.groups = new GroupActions(messenger, this.finder)
     this.trust = new TrustActions(messenger, this.finder)
     this.devices = new DeviceActions(messenger)
+    this.self = new SelfActions(messenger)
     this.quit = quit
   }
 
@@ -64,7 +67,8 @@ export class Actions {
       if (intent.do === 'compared') this.trust.compared(intent.userId)
       else if (intent.do === 'accept') await this.trust.accepted(intent.userId)
       else if (intent.do === 'leave') await this.groups.left(intent.chatId)
-      else await this.devices.confirm(intent)
+      else if (intent.do === 'link' || intent.do === 'unlink') await this.devices.confirm(intent)
+      else await this.self.confirm(intent)
     })
   }
 
@@ -114,14 +118,15 @@ export class Actions {
       leave: () => this.groups.leave(),
       verify: () => this.trust.verify(words[0]),
       accept: () => this.trust.accept(words[0]),
-      problems: () => this.devices.problems(),
+      problems: () => this.self.problems(),
       devices: () => this.devices.list(),
       link: () => this.devices.link(words.join('')),
       unlink: () => this.devices.unlink(first),
-      recovery: () => this.devices.recovery(),
-      me: () => this.devices.me(),
-      receipts: () => this.devices.settings('readReceipts', first),
-      presence: () => this.devices.settings('presence', first),
+      recovery: () => this.self.recovery(),
+      renew: () => this.self.renew(),
+      me: () => this.self.me(),
+      receipts: () => this.self.settings('readReceipts', first),
+      presence: () => this.self.settings('presence', first),
       connect: () => this.connect(),
       help: () => this.help(),
       quit: () => this.quit(),

@@ -38,7 +38,20 @@ export const COMMANDS = {
     most: MANY,
   },
   unlink: { usage: '<number>', about: 'end a device of yours', section: 'Devices', least: 1, most: 1 },
-  recovery: { usage: '', about: 'make a recovery code', section: 'Devices', least: 0, most: 0 },
+  recovery: {
+    usage: '',
+    about: 'make a recovery code, for when every device is lost',
+    section: 'Devices',
+    least: 0,
+    most: 0,
+  },
+  renew: {
+    usage: '',
+    about: 'another identity key: somebody may have yours',
+    section: 'Devices',
+    least: 0,
+    most: 0,
+  },
   me: { usage: '', about: 'who you are to others', section: 'This app', least: 0, most: 0 },
   receipts: {
     usage: 'on|off',

@@ -1,6 +1,4 @@
-// Commands about oneself and one's own devices: linked, listed, ended, recovered; and what went wrong on this one.
-import type { Settings } from '../../client/index.ts'
-import { withNames } from './labels.ts'
+// Commands about one's own devices: linked, listed, ended.
 import type { Messenger } from './messenger.ts'
 import type { Intent, PanelLine } from './model.ts'
 import { Refusal } from './refusals.ts'
@@ -8,7 +6,7 @@ import { safeLine } from './text.ts'
 import { dayOf } from './transcript.ts'
 import { shortName } from './usernames.ts'
 
-type DeviceIntent = Extract<Intent, { do: 'link' | 'unlink' | 'recovery' }>
+type DeviceIntent = Extract<Intent, { do: 'link' | 'unlink' }>
 
 /** Of one messenger. */
 export class DeviceActions {
@@ -24,23 +22,10 @@ export class DeviceActions {
     if (intent.do === 'link') {
       await device.approveLink(intent.link)
       this.messenger.say('Sent. The other device now asks whether this is your account.', 'good')
-    } else if (intent.do === 'unlink') {
+    } else {
       await device.unlink(intent.deviceId)
       this.messenger.say(`Device ${intent.deviceId} is no device of yours any more.`)
     }
-  }
-
-  me(): void {
-    const { device, state } = this.messenger
-    const name = state.self.username
-    this.messenger.page('You', [
-      { text: name ? `Username  ${name}` : 'You have no username.' },
-      ...(name ? [{ text: `Others write to you with /chat ${shortName(name)}` }] : []),
-      { text: '' },
-      { text: `User      ${device.userId}`, tone: 'dim' },
-      { text: `Device    ${device.deviceId}${device.deviceId === 1 ? ', the primary' : ''}`, tone: 'dim' },
-      { text: `Relay     ${state.relay}`, tone: 'dim' },
-    ])
   }
 
   async list(): Promise<void> {
@@ -112,41 +97,6 @@ export class DeviceActions {
         },
       ],
       { do: 'unlink', deviceId },
-    )
-  }
-
-  recovery(): void {
-    throw new Refusal('Not yet.')
-  }
-
-  async settings(which: keyof Settings, typed: string): Promise<void> {
-    if (typed !== 'on' && typed !== 'off') throw new Refusal('on or off?')
-    await this.messenger.device.changeSettings({ [which]: typed === 'on' })
-    const what = which === 'presence' ? 'Whether you are online' : 'What you read'
-    const does =
-      typed === 'on' ? 'is shown to those you talk to, and theirs to you' : 'is shown to nobody, and theirs not to you'
-    this.messenger.say(`${what} ${does}.`)
-  }
-
-  /** Everything that was not as it should be, in all conversations. */
-  problems(): void {
-    const { device, notebook, state } = this.messenger
-    const lost = device.gaps().map(
-      ({ overflowed, expired, sinceMs }): PanelLine => ({
-        text: `${overflowed + expired} messages lost since ${dayOf(sinceMs)}: ${overflowed} because too much was waiting for this device, ${expired} because they waited too long`,
-        tone: 'warning',
-      }),
-    )
-    const told = state.chats.flatMap(({ id }) =>
-      notebook
-        .notices(id)
-        .filter(({ notice }) => notice.tone === 'warning')
-        .map(({ notice }): PanelLine => ({ text: `${dayOf(notice.atMs)}: ${withNames(state, notice.text)}` })),
-    )
-    const lines = [...lost, ...told]
-    this.messenger.page(
-      'Lost, unreadable, refused',
-      lines.length > 0 ? lines : [{ text: 'Nothing. Every message that was sent to this device was read.' }],
     )
   }
 

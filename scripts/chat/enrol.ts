@@ -3,6 +3,7 @@ import { InvalidUsername, RelayError } from '../../client/index.ts'
 import { lookFor } from '../demo/relay.ts'
 import { deviceName, linkThis, type Say } from './link.ts'
 import type { Options } from './options.ts'
+import { recoverThis } from './recover.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
 import { forgetStore, type Opened } from './store.ts'
 import { safeLine } from './text.ts'
@@ -22,6 +23,7 @@ export async function enrol(opened: Opened, options: Options, say: Say): Promise
   } else {
     await findRelay(url)
     if (start === 'link') await linkThis(device, { username, url, say })
+    else if (start === 'recover') await recoverThis(device, { username, say })
     else await register(opened, options, say)
     notebook.home = { url, realm }
   }

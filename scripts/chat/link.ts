@@ -15,8 +15,15 @@ export type Say = (line: string) => void
 /** What one's own devices see this one called. */
 export const deviceName = (): string => `terminal on ${safeLine(hostname()).slice(0, 40)}`
 
-/** The code as lines of half blocks, dark on light whatever the terminal's colours. */
-export const qrLines = (text: string): string[] => renderUnicodeCompact(text, { border: 2 }).split('\n')
+/** Rows that a terminal of 24 still shows whole. */
+const CODE_MAX_ROWS = 22
+
+/** The code as lines of half blocks, dark on light whatever the terminal's colours. Without the device's name where it would be too high. [I-5.1] */
+export function qrLines(uri: string): string[] {
+  const lines = (text: string) => renderUnicodeCompact(text, { border: 1 }).split('\n')
+  const whole = lines(uri)
+  return whole.length <= CODE_MAX_ROWS ? whole : lines(uri.replace(/&name=[^&]*/, ''))
+}
 
 /** Resolves when this is a device of the account its user confirmed. */
 export function linkThis(

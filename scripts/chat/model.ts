@@ -53,6 +53,7 @@ export type Intent =
   | { do: 'link'; link: string }
   | { do: 'unlink'; deviceId: number }
   | { do: 'recovery' }
+  | { do: 'renew' }
 
 /** A page over the transcript. @property confirm it asks: y does this, n does not. */
 export type Panel = { title: string; lines: PanelLine[]; confirm?: Intent; scroll: number }
