@@ -6,6 +6,7 @@ import type { Core } from './core.ts'
 import type { MadeKeys, OfferedAccount, Provision } from './crypto.ts'
 import { noteUndiscovered } from './discovery.ts'
 import { type Enrolled, FIRST_KEYS, introduction, isRefused } from './introduction.ts'
+import { Mutex } from './mutex.ts'
 import { published, publishedFrom } from './prekeys.ts'
 import { forgetRenewals } from './renewal.ts'
 import { Stage } from './stage.ts'
@@ -19,13 +20,44 @@ const attempts = new Table<Attempt>('enrolling')
 /** Registers and links. */
 export class Enrolling {
   private readonly core: Core
+  /** One at a time: of two askings for one device the later proof voids the earlier, whose refusal would end what has come to be. [I-4.5] */
+  private readonly turn = new Mutex()
 
   constructor(core: Core) {
     this.core = core
   }
 
   /** A new user with this as its first device. [I-1] @throws RelayError; the same keys are offered again next time. */
-  async register(options: { name?: string; invitation?: string } = {}): Promise<void> {
+  register(options: { name?: string; invitation?: string } = {}): Promise<void> {
+    return this.turn.run(() => this.askForUser(options))
+  }
+
+  /** One more device of a user who offered it. [I-4] @throws like `finishLink`. */
+  link(offer: OfferedAccount, name: string): Promise<void> {
+    return this.turn.run(() => {
+      this.refuseAgain()
+      const { userId, linkCode, username } = offer
+      this.prepare((stage) => offer.adopt(stage), { userId, linkCode, username, name })
+      return this.askForLink()
+    })
+  }
+
+  /** Whether a link was asked for whose answer is not known. */
+  get isLinking(): boolean {
+    return this.attempt()?.link !== undefined
+  }
+
+  /**
+   * Asks for it, again if need be: the same keys under the same code are the same device. [I-4.5]
+   * @throws RelayError: after a refusal nothing is left of it; otherwise the outcome is not known, and it may be called again.
+   */
+  async finishLink(): Promise<void> {
+    this.refuseAgain()
+    // Whoever asked before may have been answered meanwhile.
+    await this.turn.run(() => (this.core.account.isEnrolled ? undefined : this.askForLink()))
+  }
+
+  private async askForUser(options: { name?: string; invitation?: string }): Promise<void> {
     this.refuseAgain()
     const { crypto, account } = this.core
     let attempt = this.attempt()
@@ -41,25 +73,7 @@ export class Enrolling {
     }
   }
 
-  /** One more device of a user who offered it. [I-4] @throws like `finishLink`. */
-  async link(offer: OfferedAccount, name: string): Promise<void> {
-    this.refuseAgain()
-    const { userId, linkCode, username } = offer
-    this.prepare((stage) => offer.adopt(stage), { userId, linkCode, username, name })
-    await this.finishLink()
-  }
-
-  /** Whether a link was asked for whose answer is not known. */
-  get isLinking(): boolean {
-    return this.attempt()?.link !== undefined
-  }
-
-  /**
-   * Asks for it, again if need be: the same keys under the same code are the same device. [I-4.5]
-   * @throws RelayError: after a refusal nothing is left of it; otherwise the outcome is not known, and it may be called again.
-   */
-  async finishLink(): Promise<void> {
-    this.refuseAgain()
+  private async askForLink(): Promise<void> {
     const attempt = this.attempt()
     if (!attempt?.link) throw new Error('no link was asked for')
     const { userId, linkCode, name } = attempt.link
