@@ -6,6 +6,7 @@ import { type Admission, CLOSE, type Connection } from './connection.ts'
 import { isLoopback } from './loopback.ts'
 import type { Rendezvous } from './rendezvous.ts'
 import type { Door } from './socket.ts'
+import { sourceOf } from './source.ts'
 
 export type ProvisioningDeps = {
   rendezvous: Rendezvous
@@ -31,7 +32,7 @@ export type Provisioning = {
   goAway(): void
 }
 
-/** Connections that wait on this node, and of them from one remote address. Behind a proxy all come from the proxy's. I10 */
+/** Connections that wait on this node, and of them from one source (source.ts). Behind a proxy all come from the proxy's. I10 */
 export const WAITING_MAX = 1_000
 export const WAITING_MAX_PER_SOURCE = 100
 /** A connection is asked for a sign of life this often, so that proxies keep it. [C-4] */
@@ -56,10 +57,11 @@ export function openProvisioning(
   const perSource = new Map<string, number>()
 
   /** Counts one more from there. @returns what takes it back, once. @throws RelayError OVERLOADED. */
-  function enter(source: string): () => void {
+  function enter(address: string): () => void {
+    const source = sourceOf(address)
     const here = perSource.get(source) ?? 0
     // A proxy on this machine stands for everybody.
-    if (waits.size >= limits.waiting || (here >= limits.perSource && !isLoopback(source)))
+    if (waits.size >= limits.waiting || (here >= limits.perSource && !isLoopback(address)))
       throw new RelayError('OVERLOADED', 'too many devices wait to be linked', { retryAfterMs: RETRY_MS })
     perSource.set(source, here + 1)
     return () => {
@@ -69,10 +71,10 @@ export function openProvisioning(
     }
   }
 
-  async function admit(address: string, source: string): Promise<Admission> {
+  async function admit(address: string, remote: string): Promise<Admission> {
     if (draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
     checkAddress(address)
-    const leave = enter(source)
+    const leave = enter(remote)
     const nowMs = clock()
     const wait: Wait = { connection: null, sinceMs: nowMs, pingedMs: nowMs, over: () => {} }
     waits.add(wait)

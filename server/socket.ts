@@ -213,8 +213,9 @@ async function upgrade(
   response.onAborted(() => {
     gone = true
   })
+  let admission: Admission | null = null
   try {
-    const admission = await door.admit({ token, place, address })
+    admission = await door.admit({ token, place, address })
     // Who hung up is heard of before it is let in, or the dead would displace the living: the sockets are read between two turns. I6
     await setImmediate()
     await setImmediate()
@@ -222,6 +223,8 @@ async function upgrade(
     const data = { admission, address } as Data
     corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))
   } catch (error) {
+    // Admitted, but never opened: its place would be taken for good. I10
+    admission?.abandoned()
     if (!(error instanceof RelayError)) report(error)
     if (!gone)
       write(response, refusal(error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')))
