@@ -1,0 +1,219 @@
+// What a chain of changes comes to when a signer's key was replaced: what was found true stays true, what cannot be verified needs the word
+// of somebody who could have made the change himself, and a relay that makes links up gains nothing by it.
+import { createHash } from 'node:crypto'
+import { IdentityKeyPair } from '@signalapp/libsignal-client'
+import { describe, expect, it } from 'vitest'
+import { libsignal } from '../../client/node.ts'
+import {
+  buildRoster,
+  type ChangeName,
+  changeMessage,
+  confirm,
+  confirmable,
+  isUnconfirmed,
+  type Link,
+  type RoleName,
+  type Roster,
+  signedChange,
+} from '../../client/roster.ts'
+
+const ID = '11111111-0000-4000-8000-000000000000'
+const [ALICE, BOB, CAROL, DAVE, GHOST] = ['a', 'b', 'c', 'd', 'e'].map(
+  (letter) => `${letter.repeat(8)}-0000-4000-8000-000000000000`,
+) as [string, string, string, string, string]
+const hash = (message: Uint8Array): Uint8Array => Uint8Array.from(createHash('sha256').update(message).digest())
+
+/** Keys by user; `known` is what the device that reads believes. */
+class Chain {
+  readonly links: Link[] = []
+  readonly keys = new Map([ALICE, BOB, CAROL, DAVE, GHOST].map((user) => [user, IdentityKeyPair.generate()]))
+  readonly known = new Map<string, Uint8Array>()
+  readonly kind: Roster['kind']
+  private readonly heads: Uint8Array[] = [new Uint8Array(32)]
+
+  constructor(kind: Roster['kind'] = 'group') {
+    this.kind = kind
+    for (const user of this.keys.keys()) this.learn(user)
+  }
+
+  /** The reading device believes the present key. */
+  learn(user: string): void {
+    this.known.set(user, this.keys.get(user)!.publicKey.serialize())
+  }
+  renew(user: string): void {
+    this.keys.set(user, IdentityKeyPair.generate())
+    this.learn(user)
+  }
+
+  /** @param options.after the revision it builds on, otherwise the last. @param options.forged nobody who could signed it. */
+  add(
+    actor: string,
+    change: ChangeName,
+    subjects: string[],
+    options: { role?: RoleName; after?: number; forged?: boolean } = {},
+  ): this {
+    const revision = this.links.length + 1
+    const previous = this.heads[options.after ?? revision - 1]!
+    const nonce = globalThis.crypto.getRandomValues(new Uint8Array(16))
+    const link = { revision, change, actor, subjects, role: options.role ?? null }
+    const message = changeMessage(this.kind, ID, link, nonce, previous)
+    const signer = options.forged ? IdentityKeyPair.generate() : this.keys.get(actor)!
+    const signature = signer.privateKey.sign(Uint8Array.from(message))
+    this.links.push({ ...link, signedChange: signedChange(nonce, previous, signature), verifiedUnder: null })
+    this.heads.push(hash(message))
+    return this
+  }
+
+  read(): Roster {
+    const { isSignedBy } = libsignal()
+    return buildRoster(this.kind, ID, this.links, {
+      hash,
+      isSignedBy,
+      identityOf: (user) => this.known.get(user) ?? null,
+    })
+  }
+}
+
+const members = ({ members }: Pick<Roster, 'members'>): string[] => [...members.keys()]
+const group = (): Chain => new Chain().add(ALICE, 'created', [ALICE, BOB, CAROL])
+
+describe('what was found true', () => {
+  it('stays true when its signer has another key', () => {
+    const chain = group().add(ALICE, 'members_added', [DAVE])
+    chain.read()
+    chain.renew(ALICE)
+    expect(chain.read()).toMatchObject({ revision: 2, unsigned: [], candidates: [] })
+    chain.add(ALICE, 'member_removed', [CAROL])
+    expect(members(chain.read())).toEqual([ALICE, BOB, DAVE])
+  })
+
+  it('does not make the old key good for anything new', () => {
+    const chain = group()
+    chain.read()
+    const stolen = chain.keys.get(ALICE)!
+    chain.renew(ALICE)
+    const own = chain.keys.get(ALICE)!
+    chain.keys.set(ALICE, stolen)
+    chain.add(ALICE, 'members_added', [GHOST])
+    chain.keys.set(ALICE, own)
+    expect(chain.read()).toMatchObject({ revision: 1, unsigned: [2] })
+    // She, who knows nothing of it, goes on from where she is.
+    chain.add(ALICE, 'members_added', [DAVE], { after: 1 })
+    const roster = chain.read()
+    expect(members(roster)).toEqual([ALICE, BOB, CAROL, DAVE])
+    expect([roster.revision, roster.unsigned, roster.candidates]).toEqual([3, [2], []])
+  })
+})
+
+describe('a device that never knew the former key', () => {
+  const replaced = (more: (chain: Chain) => void = () => {}): Chain => {
+    const chain = group()
+    more(chain)
+    chain.renew(ALICE)
+    return chain
+  }
+
+  it('knows no members, and who they would be', () => {
+    const roster = replaced((chain) => chain.add(ALICE, 'members_added', [DAVE])).read()
+    expect([roster.revision, roster.unsigned, isUnconfirmed(roster)]).toEqual([0, [1, 2], true])
+    expect(roster.candidates.map(members)).toEqual([
+      [ALICE, BOB, CAROL],
+      [ALICE, BOB, CAROL, DAVE],
+    ])
+  })
+
+  it('believes them once an admin, under a key that is known, signs on top', () => {
+    const chain = replaced((it) => it.add(ALICE, 'members_added', [DAVE])).add(ALICE, 'role_changed', [BOB], {
+      role: 'admin',
+    })
+    const roster = chain.read()
+    expect([roster.revision, roster.unsigned, isUnconfirmed(roster)]).toEqual([3, [], false])
+    expect(members(roster)).toEqual([ALICE, BOB, CAROL, DAVE])
+    expect(chain.links.map(({ verifiedUnder }) => verifiedUnder === 'vouched')).toEqual([true, true, false])
+    // Once is for ever, also when that admin's key is replaced.
+    chain.renew(ALICE)
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
+    expect(chain.read().hashes).toEqual(roster.hashes)
+  })
+
+  it('does not believe them because a member who is no admin signs on top', () => {
+    const roster = replaced().add(BOB, 'member_left', [BOB]).read()
+    expect([roster.revision, roster.unsigned]).toEqual([0, [1, 2]])
+  })
+
+  it('believes a member’s message with the roster_hash, as far as that goes, and nobody else’s', () => {
+    const chain = replaced((it) => it.add(ALICE, 'members_added', [DAVE]))
+    const roster = chain.read()
+    const [first, second] = roster.candidates
+    expect(confirmable(roster, { userId: GHOST, rosterHash: second!.hash })).toBeNull()
+    expect(confirmable(roster, { userId: BOB, rosterHash: new Uint8Array(32) })).toBeNull()
+    expect(confirmable(roster, { userId: DAVE, rosterHash: first!.hash })).toBeNull()
+    confirm(confirmable(roster, { userId: BOB, rosterHash: first!.hash })!.links)
+    expect(chain.read()).toMatchObject({ revision: 1, unsigned: [2] })
+    confirm(confirmable(chain.read(), { userId: ALICE, rosterHash: second!.hash })!.links)
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
+  })
+
+  it('is not led astray by links that the relay puts between or behind', () => {
+    const chain = replaced()
+    const { hash: known } = chain.read().candidates[0]!
+    chain.add(ALICE, 'members_added', [GHOST], { forged: true })
+    confirm(confirmable(chain.read(), { userId: BOB, rosterHash: known })!.links)
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL])
+    chain.add(ALICE, 'members_added', [DAVE], { after: 1 })
+    expect(chain.read()).toMatchObject({ revision: 3, unsigned: [2], candidates: [] })
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
+  })
+
+  it('asks its user otherwise, who confirms what was looked at and nothing later', () => {
+    const chain = replaced().add(ALICE, 'members_added', [GHOST], { forged: true })
+    expect(confirmable(chain.read(), { revision: 3 })).toBeNull()
+    confirm(confirmable(chain.read(), { revision: 1 })!.links)
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL])
+  })
+})
+
+describe('a device that knows a roster', () => {
+  it('takes no change for true that a member could not have made, whoever vouches for it', () => {
+    const chain = group()
+    chain.read()
+    // The relay and Bob, who is no admin, make Alice's word up.
+    chain.add(ALICE, 'role_changed', [BOB], { role: 'admin', forged: true }).add(BOB, 'members_added', [GHOST])
+    const roster = chain.read()
+    expect([roster.revision, roster.unsigned, members(roster)]).toEqual([1, [2, 3], [ALICE, BOB, CAROL]])
+    for (const { hash: rosterHash } of roster.candidates)
+      expect(confirmable(roster, { userId: BOB, rosterHash })).toBeNull()
+  })
+
+  it('takes one for true that an admin vouches for: he could have made it himself', () => {
+    const chain = group().add(ALICE, 'role_changed', [BOB], { role: 'admin' })
+    chain.read()
+    chain.add(ALICE, 'members_added', [DAVE])
+    chain.renew(ALICE)
+    const roster = chain.read()
+    expect([roster.revision, roster.unsigned, isUnconfirmed(roster)]).toEqual([2, [3], false])
+    expect(confirmable(roster, { userId: CAROL, rosterHash: roster.candidates[0]!.hash })).toBeNull()
+    expect(confirmable(roster, { userId: BOB, rosterHash: roster.candidates[0]!.hash })).not.toBeNull()
+    chain.add(BOB, 'updated', [])
+    expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
+  })
+
+  it('takes an unsigned one for nothing, with or without a vouching word', () => {
+    const chain = group()
+    chain.links.push({
+      ...chain.links[0]!,
+      revision: 2,
+      change: 'members_added',
+      subjects: [GHOST],
+      signedChange: new Uint8Array(),
+    })
+    expect(chain.read()).toMatchObject({ revision: 1, unsigned: [2], candidates: [] })
+  })
+})
+
+it('a direct conversation is its two users, whoever signed it, and goes on from there', () => {
+  const chain = new Chain('direct').add(ALICE, 'created', [ALICE, BOB])
+  chain.renew(ALICE)
+  expect(members(chain.read())).toEqual([ALICE, BOB])
+  expect(chain.add(BOB, 'archived', []).read()).toMatchObject({ revision: 2, archived: true, unsigned: [] })
+})
