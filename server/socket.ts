@@ -214,17 +214,19 @@ async function upgrade(
     gone = true
   })
   let admission: Admission | null = null
+  let data: Data | null = null
   try {
     admission = await door.admit({ token, place, address })
     // Who hung up is heard of before it is let in, or the dead would displace the living: the sockets are read between two turns. I6
     await setImmediate()
     await setImmediate()
     if (gone) return admission.abandoned()
-    const data = { admission, address } as Data
-    corkless.run(response, () => response.upgrade(data, key, subprotocol ?? '', extensions, context))
+    const admitted = { admission, address } as Data
+    data = admitted
+    corkless.run(response, () => response.upgrade(admitted, key, subprotocol ?? '', extensions, context))
   } catch (error) {
     // Admitted, but never opened: its place would be taken for good. I10
-    admission?.abandoned()
+    if (!data?.events) admission?.abandoned()
     if (!(error instanceof RelayError)) report(error)
     if (!gone)
       write(response, refusal(error instanceof RelayError ? error : new RelayError('INTERNAL', 'internal error')))

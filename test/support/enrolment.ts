@@ -7,6 +7,10 @@ export type EnrolmentOptions = {
   nowMs?: number
   name?: string
   invitation?: string
+  /** Another than follows from linkCode. [I-6.2] */
+  purpose?: 'identity'
+  /** In linkCode's place in the proof. [I-6.2] */
+  recoveryCode?: string
   /** Both for linking. */
   linkCode?: string
   userId?: string
@@ -47,8 +51,8 @@ export function enrolmentJson(device: TestDevice, realm: string, options: Enrolm
   const lastResort = kyber ? device.makeLastResort(1) : null
   const proof = device.sign(
     Buffer.concat([
-      Buffer.from(`sealpost.v1 ${linkCode === undefined ? 'register' : 'link'}\0${realm}`),
-      sha256(Buffer.from(linkCode ?? '')),
+      Buffer.from(`sealpost.v1 ${options.purpose ?? (linkCode === undefined ? 'register' : 'link')}\0${realm}`),
+      sha256(Buffer.from(linkCode ?? options.recoveryCode ?? '')),
       keysDigest(device, signed, lastResort),
       be(nowMs, 8),
     ]),

@@ -1,0 +1,225 @@
+// Beginning anew: who may, what goes, what stays, and who is told. [I-6] [V-5]
+import { createHash, randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { uuidToBytes } from '../../proto/ids.ts'
+import { Client, enrolmentJson, type HttpAnswer, request } from '../support/client.ts'
+import { TestDevice } from '../support/keys.ts'
+import { type TestRelay, testRelay } from '../support/relay.ts'
+
+let relay: TestRelay
+beforeAll(async () => {
+  relay = await testRelay()
+})
+afterAll(() => relay.close())
+
+const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest()
+const be64 = (value: number) => {
+  const buffer = Buffer.alloc(8)
+  buffer.writeBigUInt64BE(BigInt(value))
+  return buffer
+}
+
+/** Stores a recovery code for the user of that device, or removes it. [I-6.3] */
+async function store(by: Client, code: string | null, signer = by.device): Promise<HttpAnswer> {
+  const hash = code === null ? null : sha256(code)
+  const timestamp_ms = Date.now()
+  const parts = [Buffer.from(`sealpost.v1 recovery\0${relay.realm}`), uuidToBytes(by.userId), hash ?? Buffer.alloc(32)]
+  const signature = Buffer.from(signer.sign(Buffer.concat([...parts, be64(timestamp_ms)]))).toString('base64')
+  return by.put('/v1/recovery-code', { recovery_code_hash: hash && hash.toString('base64'), timestamp_ms, signature })
+}
+const newCode = () => randomBytes(16).toString('base64url')
+
+type Asking = { code?: string; oldKey?: TestDevice; device?: TestDevice; username?: Uint8Array; proofOf?: string }
+/** `PUT /v1/identity` for that user, authorised as said. */
+async function begin(userId: string, { code, oldKey, device = new TestDevice(), proofOf = code }: Asking) {
+  const nowMs = Date.now()
+  const json = enrolmentJson(device, relay.realm, {
+    ...{ purpose: 'identity', nowMs },
+    ...(proofOf !== undefined && { recoveryCode: proofOf }),
+  })
+  const handover = Buffer.concat([
+    ...[Buffer.from(`sealpost.v1 replace\0${relay.realm}`), uuidToBytes(userId), device.identityKey, be64(nowMs)],
+  ])
+  const answer = await request(relay.url, 'PUT', '/v1/identity', {
+    json: {
+      ...json,
+      user_id: userId,
+      ...(code !== undefined && { recovery_code: code }),
+      ...(oldKey && { old_signature: Buffer.from(oldKey.sign(handover)).toString('base64') }),
+    },
+  })
+  return { answer, device }
+}
+const refusal = ({ status, body }: HttpAnswer) => [status, body.error?.code]
+const withCode = async (user: Client): Promise<string> => {
+  const code = newCode()
+  expect((await store(user, code)).status).toBe(204)
+  return code
+}
+/** Everything the database has of a user, but for times. */
+const footprint = async (userId: string) =>
+  JSON.stringify(
+    await relay.db.database.sql`
+      select (select json_agg(a) from accounts a where a.user_id = ${userId}) as account,
+        (select json_agg(d order by device_key) from devices d where d.user_id = ${userId}) as devices,
+        (select json_agg(i) from keys.identities i where i.user_id = ${userId}) as identity,
+        (select count(*) from identity_news where user_id = ${userId}) as news`,
+  )
+
+describe('what authorises it [I-6.1]', () => {
+  it('a recovery code, once; the answer is device 1 of the same user with another secret', async () => {
+    const user = await Client.register(relay)
+    const code = await withCode(user)
+    const { answer } = await begin(user.userId, { code })
+    expect(answer).toMatchObject({ status: 200, body: { user_id: user.userId, device_id: 1 } })
+    expect(answer.body.device_secret).toMatch(/^[\w-]{43}$/)
+    expect(answer.body.device_secret).not.toBe(user.secret)
+    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+  })
+
+  it('the present identity key; another key is of no use', async () => {
+    const [user, other] = [await Client.register(relay), await Client.register(relay)]
+    expect(refusal((await begin(user.userId, { oldKey: other.device })).answer)).toEqual([403, 'FORBIDDEN'])
+    const { answer, device } = await begin(user.userId, { oldKey: user.device })
+    expect(answer.status).toBe(200)
+    // The former key is not the present one any more, the new one is. [I-6.7]
+    expect(refusal((await begin(user.userId, { oldKey: user.device })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect((await begin(user.userId, { oldKey: device })).answer.status).toBe(200)
+  })
+
+  it('says the same of a wrong code, a former one, none, and a user who does not exist', async () => {
+    const user = await Client.register(relay)
+    const former = await withCode(user)
+    await withCode(user)
+    const before = await footprint(user.userId)
+    const bodies = await Promise.all(
+      [
+        begin(user.userId, { code: newCode() }),
+        begin(user.userId, { code: former }),
+        begin(user.userId, {}),
+        begin(crypto.randomUUID(), { code: former }),
+      ].map(async (each) => {
+        const { answer } = await each
+        return JSON.stringify([answer.status, answer.body])
+      }),
+    )
+    expect(new Set(bodies).size).toBe(1)
+    expect(bodies[0]).toContain('FORBIDDEN')
+    expect(await footprint(user.userId)).toBe(before)
+  })
+
+  it('both at once are INVALID_REQUEST', async () => {
+    const user = await Client.register(relay)
+    const code = await withCode(user)
+    expect(refusal((await begin(user.userId, { code, oldKey: user.device })).answer)).toEqual([400, 'INVALID_REQUEST'])
+  })
+})
+
+describe('what is refused although it is authorised', () => {
+  it('a proof for another code, a registration id that was device 1’s, a key that was given up; nothing changes', async () => {
+    const user = await Client.register(relay)
+    const code = await withCode(user)
+    const before = await footprint(user.userId)
+    expect(refusal((await begin(user.userId, { code, proofOf: '' })).answer)).toEqual([400, 'INVALID_REQUEST'])
+    const same = new TestDevice({ registrationId: user.device.registrationId })
+    expect(refusal((await begin(user.userId, { code, device: same })).answer)).toEqual([400, 'INVALID_REQUEST'])
+    const otherId = (user.device.registrationId % 16383) + 1
+    const present = new TestDevice({ identity: user.device.identity, registrationId: otherId })
+    expect(refusal((await begin(user.userId, { code, device: present })).answer)).toEqual([409, 'CONFLICT'])
+    expect(await footprint(user.userId)).toBe(before)
+    expect((await begin(user.userId, { code })).answer.status).toBe(200)
+    // [I-6.6] Given up for good, for everybody.
+    const again = { json: enrolmentJson(new TestDevice({ identity: user.device.identity }), relay.realm) }
+    expect(refusal(await request(relay.url, 'POST', '/v1/accounts', again))).toEqual([409, 'CONFLICT'])
+  })
+
+  it('more than five attempts that fail, but they never keep the user out [I-6.5]', async () => {
+    const user = await Client.register(relay)
+    const code = await withCode(user)
+    for (let i = 0; i < 5; i++)
+      expect(refusal((await begin(user.userId, { code: newCode() })).answer)).toEqual([403, 'FORBIDDEN'])
+    const sixth = (await begin(user.userId, { code: newCode() })).answer
+    expect(refusal(sixth)).toEqual([429, 'RATE_LIMITED'])
+    expect(sixth.body.error.retry_after_ms).toBeGreaterThan(0)
+    expect((await begin(user.userId, { code })).answer.status).toBe(200)
+  })
+})
+
+describe('recovery codes [I-6.3]', () => {
+  it('are stored by the primary alone, and under the identity key’s signature', async () => {
+    const user = await Client.register(relay)
+    const second = await user.link()
+    expect(refusal(await store(second, newCode()))).toEqual([403, 'FORBIDDEN'])
+    const code = newCode()
+    expect(refusal(await store(user, code, new TestDevice()))).toEqual([400, 'INVALID_REQUEST'])
+    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+  })
+
+  it('are gone when they are removed, and with every new identity', async () => {
+    const user = await Client.register(relay)
+    const removed = await withCode(user)
+    expect((await store(user, null)).status).toBe(204)
+    expect(refusal((await begin(user.userId, { code: removed })).answer)).toEqual([403, 'FORBIDDEN'])
+    const code = await withCode(user)
+    expect((await begin(user.userId, { oldKey: user.device })).answer.status).toBe(200)
+    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+  })
+})
+
+it('former devices end: tokens, secrets, sockets, keys and queues; conversations stay [I-6.4]', async () => {
+  const [user, peer] = [await Client.register(relay), await Client.register(relay)]
+  const second = await user.link()
+  const conversation = await user.direct(peer)
+  const sockets = await Promise.all([user, second].map((each) => each.live()))
+  const closed = Promise.all(sockets.map((each) => each.end()))
+  const { answer, device } = await begin(user.userId, { oldKey: user.device })
+  expect(await closed).toEqual([4401, 4401])
+  for (const former of [user, second]) {
+    expect((await former.get('/v1/devices')).status).toBe(401)
+    await expect(former.refresh()).rejects.toThrow()
+  }
+  device.userId = user.userId
+  const bundle = await peer.get(`/v1/keys/${user.userId}/*`)
+  expect(bundle.body.identity_key).toBe(Buffer.from(device.identityKey).toString('base64'))
+  expect(bundle.body.devices.map((each: { device_id: number }) => each.device_id)).toEqual([1])
+  expect((await peer.get(`/v1/conversations/${conversation}`)).body.members).toHaveLength(2)
+  const [queues] = await relay.db.database.sql`
+    select count(*)::int as n from device_locks where device_key not in (select device_key from devices)`
+  expect(queues!.n).toBe(0)
+  expect(answer.status).toBe(200)
+})
+
+it('two with one code: one begins anew, the other is refused', async () => {
+  const user = await Client.register(relay)
+  const code = await withCode(user)
+  const both = await Promise.all([begin(user.userId, { code }), begin(user.userId, { code })])
+  expect(both.map(({ answer }) => answer.status).sort()).toEqual([200, 403])
+})
+
+describe('who is told [V-5]', () => {
+  it('everybody who shares a conversation, once; nobody else', async () => {
+    const [user, friend, stranger] = await Promise.all([1, 2, 3].map(() => Client.register(relay)))
+    await user!.direct(friend!)
+    await friend!.direct(stranger!)
+    const [friends, strangers] = await Promise.all([friend!.live(), stranger!.live()])
+    const { device } = await begin(user!.userId, { oldKey: user!.device })
+    const { identityChanged } = (await friends.next('envelope')).systemEvent!
+    expect(Buffer.from(identityChanged!.userId!)).toEqual(Buffer.from(uuidToBytes(user!.userId)))
+    expect(Buffer.from(identityChanged!.identityKey!)).toEqual(Buffer.from(device.identityKey))
+    await friends.fence()
+    await strangers.fence()
+    for (const each of [friends, strangers]) expect(each.envelopes()).toEqual([])
+  })
+
+  it('what a node left untold when it ended is told by the next that starts', async () => {
+    const [user, friend] = await Promise.all([Client.register(relay), Client.register(relay)])
+    await user!.direct(friend!)
+    const socket = await friend!.live()
+    await relay.db.database.sql`insert into identity_news (user_id, identity_key, changed_at)
+      values (${user!.userId}, ${Buffer.from(user!.device.identityKey)}, now())`
+    const next = await testRelay({ db: relay.db })
+    // Its own node hears nothing of it, and looks again within 5 s.
+    expect((await socket.next('envelope')).systemEvent!.identityChanged).toBeTruthy()
+    await next.close()
+  })
+})
