@@ -1,8 +1,8 @@
 // Beginning anew: who may, what goes, what stays, and who is told. [I-6] [V-5]
-import { createHash, randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { uuidToBytes } from '../../proto/ids.ts'
-import { Client, enrolmentJson, type HttpAnswer, request } from '../support/client.ts'
+import { type Asking, beginAnew, newCode, refusalOf, storeCode, withCode } from '../support/anew.ts'
+import { Client, enrolmentJson, request } from '../support/client.ts'
 import { TestDevice } from '../support/keys.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
@@ -12,50 +12,7 @@ beforeAll(async () => {
 })
 afterAll(() => relay.close())
 
-const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest()
-const be64 = (value: number) => {
-  const buffer = Buffer.alloc(8)
-  buffer.writeBigUInt64BE(BigInt(value))
-  return buffer
-}
-
-/** Stores a recovery code for the user of that device, or removes it. [I-6.3] */
-async function store(by: Client, code: string | null, signer = by.device): Promise<HttpAnswer> {
-  const hash = code === null ? null : sha256(code)
-  const timestamp_ms = Date.now()
-  const parts = [Buffer.from(`sealpost.v1 recovery\0${relay.realm}`), uuidToBytes(by.userId), hash ?? Buffer.alloc(32)]
-  const signature = Buffer.from(signer.sign(Buffer.concat([...parts, be64(timestamp_ms)]))).toString('base64')
-  return by.put('/v1/recovery-code', { recovery_code_hash: hash && hash.toString('base64'), timestamp_ms, signature })
-}
-const newCode = () => randomBytes(16).toString('base64url')
-
-type Asking = { code?: string; oldKey?: TestDevice; device?: TestDevice; username?: Uint8Array; proofOf?: string }
-/** `PUT /v1/identity` for that user, authorised as said. */
-async function begin(userId: string, { code, oldKey, device = new TestDevice(), proofOf = code }: Asking) {
-  const nowMs = Date.now()
-  const json = enrolmentJson(device, relay.realm, {
-    ...{ purpose: 'identity', nowMs },
-    ...(proofOf !== undefined && { recoveryCode: proofOf }),
-  })
-  const handover = Buffer.concat([
-    ...[Buffer.from(`sealpost.v1 replace\0${relay.realm}`), uuidToBytes(userId), device.identityKey, be64(nowMs)],
-  ])
-  const answer = await request(relay.url, 'PUT', '/v1/identity', {
-    json: {
-      ...json,
-      user_id: userId,
-      ...(code !== undefined && { recovery_code: code }),
-      ...(oldKey && { old_signature: Buffer.from(oldKey.sign(handover)).toString('base64') }),
-    },
-  })
-  return { answer, device }
-}
-const refusal = ({ status, body }: HttpAnswer) => [status, body.error?.code]
-const withCode = async (user: Client): Promise<string> => {
-  const code = newCode()
-  expect((await store(user, code)).status).toBe(204)
-  return code
-}
+const begin = (userId: string, asking: Asking) => beginAnew(relay, userId, asking)
 /** Everything the database has of a user, but for times. */
 const footprint = async (userId: string) =>
   JSON.stringify(
@@ -74,16 +31,16 @@ describe('what authorises it [I-6.1]', () => {
     expect(answer).toMatchObject({ status: 200, body: { user_id: user.userId, device_id: 1 } })
     expect(answer.body.device_secret).toMatch(/^[\w-]{43}$/)
     expect(answer.body.device_secret).not.toBe(user.secret)
-    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
   })
 
   it('the present identity key; another key is of no use', async () => {
     const [user, other] = [await Client.register(relay), await Client.register(relay)]
-    expect(refusal((await begin(user.userId, { oldKey: other.device })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf((await begin(user.userId, { oldKey: other.device })).answer)).toEqual([403, 'FORBIDDEN'])
     const { answer, device } = await begin(user.userId, { oldKey: user.device })
     expect(answer.status).toBe(200)
     // The former key is not the present one any more, the new one is. [I-6.7]
-    expect(refusal((await begin(user.userId, { oldKey: user.device })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf((await begin(user.userId, { oldKey: user.device })).answer)).toEqual([403, 'FORBIDDEN'])
     expect((await begin(user.userId, { oldKey: device })).answer.status).toBe(200)
   })
 
@@ -111,7 +68,10 @@ describe('what authorises it [I-6.1]', () => {
   it('both at once are INVALID_REQUEST', async () => {
     const user = await Client.register(relay)
     const code = await withCode(user)
-    expect(refusal((await begin(user.userId, { code, oldKey: user.device })).answer)).toEqual([400, 'INVALID_REQUEST'])
+    expect(refusalOf((await begin(user.userId, { code, oldKey: user.device })).answer)).toEqual([
+      400,
+      'INVALID_REQUEST',
+    ])
   })
 })
 
@@ -120,26 +80,26 @@ describe('what is refused although it is authorised', () => {
     const user = await Client.register(relay)
     const code = await withCode(user)
     const before = await footprint(user.userId)
-    expect(refusal((await begin(user.userId, { code, proofOf: '' })).answer)).toEqual([400, 'INVALID_REQUEST'])
+    expect(refusalOf((await begin(user.userId, { code, proofOf: '' })).answer)).toEqual([400, 'INVALID_REQUEST'])
     const same = new TestDevice({ registrationId: user.device.registrationId })
-    expect(refusal((await begin(user.userId, { code, device: same })).answer)).toEqual([400, 'INVALID_REQUEST'])
+    expect(refusalOf((await begin(user.userId, { code, device: same })).answer)).toEqual([400, 'INVALID_REQUEST'])
     const otherId = (user.device.registrationId % 16383) + 1
     const present = new TestDevice({ identity: user.device.identity, registrationId: otherId })
-    expect(refusal((await begin(user.userId, { code, device: present })).answer)).toEqual([409, 'CONFLICT'])
+    expect(refusalOf((await begin(user.userId, { code, device: present })).answer)).toEqual([409, 'CONFLICT'])
     expect(await footprint(user.userId)).toBe(before)
     expect((await begin(user.userId, { code })).answer.status).toBe(200)
     // [I-6.6] Given up for good, for everybody.
     const again = { json: enrolmentJson(new TestDevice({ identity: user.device.identity }), relay.realm) }
-    expect(refusal(await request(relay.url, 'POST', '/v1/accounts', again))).toEqual([409, 'CONFLICT'])
+    expect(refusalOf(await request(relay.url, 'POST', '/v1/accounts', again))).toEqual([409, 'CONFLICT'])
   })
 
   it('more than five attempts that fail, but they never keep the user out [I-6.5]', async () => {
     const user = await Client.register(relay)
     const code = await withCode(user)
     for (let i = 0; i < 5; i++)
-      expect(refusal((await begin(user.userId, { code: newCode() })).answer)).toEqual([403, 'FORBIDDEN'])
+      expect(refusalOf((await begin(user.userId, { code: newCode() })).answer)).toEqual([403, 'FORBIDDEN'])
     const sixth = (await begin(user.userId, { code: newCode() })).answer
-    expect(refusal(sixth)).toEqual([429, 'RATE_LIMITED'])
+    expect(refusalOf(sixth)).toEqual([429, 'RATE_LIMITED'])
     expect(sixth.body.error.retry_after_ms).toBeGreaterThan(0)
     expect((await begin(user.userId, { code })).answer.status).toBe(200)
   })
@@ -149,20 +109,20 @@ describe('recovery codes [I-6.3]', () => {
   it('are stored by the primary alone, and under the identity key’s signature', async () => {
     const user = await Client.register(relay)
     const second = await user.link()
-    expect(refusal(await store(second, newCode()))).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf(await storeCode(second, newCode()))).toEqual([403, 'FORBIDDEN'])
     const code = newCode()
-    expect(refusal(await store(user, code, new TestDevice()))).toEqual([400, 'INVALID_REQUEST'])
-    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf(await storeCode(user, code, { signer: new TestDevice() }))).toEqual([400, 'INVALID_REQUEST'])
+    expect(refusalOf((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
   })
 
   it('are gone when they are removed, and with every new identity', async () => {
     const user = await Client.register(relay)
     const removed = await withCode(user)
-    expect((await store(user, null)).status).toBe(204)
-    expect(refusal((await begin(user.userId, { code: removed })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect((await storeCode(user, null)).status).toBe(204)
+    expect(refusalOf((await begin(user.userId, { code: removed })).answer)).toEqual([403, 'FORBIDDEN'])
     const code = await withCode(user)
     expect((await begin(user.userId, { oldKey: user.device })).answer.status).toBe(200)
-    expect(refusal((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+    expect(refusalOf((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
   })
 })
 

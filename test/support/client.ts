@@ -61,7 +61,8 @@ export class Client {
     return Client.enrolled(this, device, answer)
   }
 
-  private static async enrolled(
+  /** The device that an enrolment was answered with. */
+  static async enrolled(
     relay: { url: string; realm: string },
     device: TestDevice,
     { body }: HttpAnswer,
