@@ -1,10 +1,13 @@
 // Beginning anew: who may, what goes, what stays, and who is told. [I-6] [V-5]
+
+import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { uuidToBytes } from '../../proto/ids.ts'
-import { type Asking, beginAnew, newCode, refusalOf, storeCode, withCode } from '../support/anew.ts'
+import { type Asking, beginAnew, begunAnew, newCode, refusalOf, storeCode, withCode } from '../support/anew.ts'
 import { Client, enrolmentJson, request } from '../support/client.ts'
 import { TestDevice } from '../support/keys.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
+import { allRows } from '../support/rows.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -13,15 +16,7 @@ beforeAll(async () => {
 afterAll(() => relay.close())
 
 const begin = (userId: string, asking: Asking) => beginAnew(relay, userId, asking)
-/** Everything the database has of a user, but for times. */
-const footprint = async (userId: string) =>
-  JSON.stringify(
-    await relay.db.database.sql`
-      select (select json_agg(a) from accounts a where a.user_id = ${userId}) as account,
-        (select json_agg(d order by device_key) from devices d where d.user_id = ${userId}) as devices,
-        (select json_agg(i) from keys.identities i where i.user_id = ${userId}) as identity,
-        (select count(*) from identity_news where user_id = ${userId}) as news`,
-  )
+const rows = () => allRows(relay.db.database.sql)
 
 describe('what authorises it [I-6.1]', () => {
   it('a recovery code, once; the answer is device 1 of the same user with another secret', async () => {
@@ -48,7 +43,7 @@ describe('what authorises it [I-6.1]', () => {
     const user = await Client.register(relay)
     const former = await withCode(user)
     await withCode(user)
-    const before = await footprint(user.userId)
+    const before = await rows()
     const bodies = await Promise.all(
       [
         begin(user.userId, { code: newCode() }),
@@ -62,7 +57,44 @@ describe('what authorises it [I-6.1]', () => {
     )
     expect(new Set(bodies).size).toBe(1)
     expect(bodies[0]).toContain('FORBIDDEN')
-    expect(await footprint(user.userId)).toBe(before)
+    expect(await rows()).toEqual(before)
+  })
+
+  it('an old signature means one key, one user and one moment', async () => {
+    const [user, other] = [await Client.register(relay), await Client.register(relay)]
+    const before = await rows()
+    const nowMs = Date.now()
+    const refused = [
+      // Signed a millisecond apart from the proof, for another key, by and for somebody else, for another realm.
+      await begin(user.userId, { oldKey: user.device, nowMs, signedAtMs: nowMs + 1 }),
+      await beginAnew({ ...relay, realm: 'https://other.test' }, user.userId, { oldKey: user.device }),
+      await begin(other.userId, { oldKey: user.device }),
+    ]
+    for (const { answer } of refused) expect(refusalOf(answer)).toEqual([403, 'FORBIDDEN'])
+    expect(await rows()).toEqual(before)
+  })
+
+  it('as old as the proof may be, ten minutes, and no older', async () => {
+    const user = await Client.register(relay)
+    const before = await rows()
+    for (const nowMs of [Date.now() - 660_000, Date.now() + 660_000])
+      expect(refusalOf((await begin(user.userId, { oldKey: user.device, nowMs })).answer)).toEqual([
+        400,
+        'INVALID_REQUEST',
+      ])
+    expect(await rows()).toEqual(before)
+    const { answer } = await begin(user.userId, { oldKey: user.device, nowMs: Date.now() - 540_000 })
+    expect(answer.status).toBe(200)
+  })
+
+  it('a request that names nobody, or one user twice, is INVALID_REQUEST', async () => {
+    const user = await Client.register(relay)
+    const usernameHash = new Uint8Array(32)
+    for (const [userId, asking] of [
+      [null, { oldKey: user.device }],
+      [user.userId, { oldKey: user.device, usernameHash }],
+    ] as const)
+      expect(refusalOf((await beginAnew(relay, userId, asking)).answer)).toEqual([400, 'INVALID_REQUEST'])
   })
 
   it('both at once are INVALID_REQUEST', async () => {
@@ -79,14 +111,14 @@ describe('what is refused although it is authorised', () => {
   it('a proof for another code, a registration id that was device 1’s, a key that was given up; nothing changes', async () => {
     const user = await Client.register(relay)
     const code = await withCode(user)
-    const before = await footprint(user.userId)
+    const before = await rows()
     expect(refusalOf((await begin(user.userId, { code, proofOf: '' })).answer)).toEqual([400, 'INVALID_REQUEST'])
     const same = new TestDevice({ registrationId: user.device.registrationId })
     expect(refusalOf((await begin(user.userId, { code, device: same })).answer)).toEqual([400, 'INVALID_REQUEST'])
     const otherId = (user.device.registrationId % 16383) + 1
     const present = new TestDevice({ identity: user.device.identity, registrationId: otherId })
     expect(refusalOf((await begin(user.userId, { code, device: present })).answer)).toEqual([409, 'CONFLICT'])
-    expect(await footprint(user.userId)).toBe(before)
+    expect(await rows()).toEqual(before)
     expect((await begin(user.userId, { code })).answer.status).toBe(200)
     // [I-6.6] Given up for good, for everybody.
     const again = { json: enrolmentJson(new TestDevice({ identity: user.device.identity }), relay.realm) }
@@ -113,6 +145,34 @@ describe('recovery codes [I-6.3]', () => {
     const code = newCode()
     expect(refusalOf(await storeCode(user, code, { signer: new TestDevice() }))).toEqual([400, 'INVALID_REQUEST'])
     expect(refusalOf((await begin(user.userId, { code })).answer)).toEqual([403, 'FORBIDDEN'])
+  })
+
+  it('are stored at a time near the relay’s, and a signature for one says nothing of another', async () => {
+    const user = await Client.register(relay)
+    const code = newCode()
+    for (const nowMs of [Date.now() - 660_000, Date.now() + 660_000])
+      expect(refusalOf(await storeCode(user, code, { nowMs }))).toEqual([400, 'INVALID_REQUEST'])
+    const other = await Client.register(relay)
+    // The same words by another user’s key, under this user’s token.
+    expect(refusalOf(await storeCode(user, code, { signer: other.device }))).toEqual([400, 'INVALID_REQUEST'])
+    const removal = {
+      recovery_code_hash: null,
+      timestamp_ms: Date.now(),
+      signature: Buffer.alloc(64).toString('base64'),
+    }
+    expect(refusalOf(await user.put('/v1/recovery-code', removal))).toEqual([400, 'INVALID_REQUEST'])
+    expect((await storeCode(user, code)).status).toBe(204)
+  })
+
+  it('and what else is secret stand in no log line', async () => {
+    const user = await Client.register(relay)
+    const code = await withCode(user)
+    await begin(user.userId, { code: newCode() })
+    const next = await begunAnew(relay, user.userId, { code })
+    const hash = createHash('sha256').update(code).digest()
+    const log = relay.logged.join('\n')
+    for (const secret of [code, hash.toString('base64'), hash.toString('hex'), next.secret])
+      expect(log).not.toContain(secret)
   })
 
   it('are gone when they are removed, and with every new identity', async () => {
