@@ -36,9 +36,13 @@ export function storeCode(
   })
 }
 
+// Registration ids of primaries by the code they stored: the new device must have another. [I-6.4]
+const primaries = new Map<string, number>()
+
 /** A user with a code stored. @returns the code. */
 export async function withCode(user: Client, nowMs?: number): Promise<string> {
   const code = newCode()
+  primaries.set(code, user.device.registrationId)
   must(await storeCode(user, code, nowMs === undefined ? {} : { nowMs }))
   return code
 }
@@ -67,7 +71,9 @@ export async function beginAnew(
   userId: string | null,
   asking: Asking,
 ): Promise<{ answer: HttpAnswer; device: TestDevice }> {
-  const { code, oldKey, device = new TestDevice(), proofOf = code, usernameHash, bearer } = asking
+  const { code, oldKey, proofOf = code, usernameHash, bearer } = asking
+  const former = oldKey?.registrationId ?? primaries.get(code ?? '')
+  const { device = new TestDevice(former === undefined ? {} : { registrationId: (former % 16383) + 1 }) } = asking
   const { nowMs = Date.now(), signedAtMs = nowMs } = asking
   const enrolment = enrolmentJson(device, realm, {
     ...{ purpose: 'identity', nowMs },
