@@ -146,11 +146,11 @@ function stepsBefore(roster: Roster, branches: Map<string, Step[]>, { signedChan
 
 /**
  * Who signed on top of links that cannot be verified says by it that they are true, if that gives nobody a power he lacks: an admin of
- * the last roster known to be true could have made those changes himself. Where nothing is known yet, an admin by those links: he could
- * have made the same group.
+ * the last roster known to be true could have made those changes himself. Where nothing is known yet nobody may: a relay could make up
+ * links that make an accomplice an admin.
  */
-const mayVouch = (roster: Roster, steps: Step[], voucher: Uuid): boolean =>
-  (roster.revision > 0 ? roster.members : steps.at(-1)!.members).get(voucher) === 'admin'
+const mayVouch = (roster: Roster, voucher: Uuid): boolean =>
+  roster.revision > 0 && roster.members.get(voucher) === 'admin'
 
 /**
  * Builds the roster from all links, ascending. Links found true get `verifiedUnder` set, and stay true when the actor's key
@@ -194,7 +194,7 @@ export function buildRoster(kind: Roster['kind'], conversationId: Uuid, links: L
       if (tools.isSignedBy(identity, message, raw.slice(49))) link.verifiedUnder = hex(identity)
     }
     const isTrue = isDirect || link.verifiedUnder !== null
-    if (isTrue && (steps.length === 0 || mayVouch(roster, steps, link.actor))) {
+    if (isTrue && (steps.length === 0 || mayVouch(roster, link.actor))) {
       confirm(steps.map((each) => each.link))
       roster.unsigned = roster.unsigned.filter((revision) => !steps.some((each) => each.link.revision === revision))
       for (const each of [...steps, { link, members, message }]) take(each)
