@@ -235,12 +235,14 @@ describe.each([PINNED, RELEASED])('%s', (how) => {
     const acks = new Acks(sql)
     const rows = await db.database.sql<{ device_key: number; sequence: number; message_id: string }[]>`
       select device_key, sequence, message_id from message_deliveries_waiting limit 3`
+    const end = ({ device_key, sequence }: (typeof rows)[number]) => acks.end([{ deviceKey: device_key, sequence }])
+    // A connection's first one reads the catalogue too: where the partitions are, and their indexes.
+    await end(rows[0]!)
     explained()
-    await acks.end([{ deviceKey: rows[0]!.device_key, sequence: rows[0]!.sequence }])
-    await acks.end(rows.slice(1, 2).map((row) => ({ deviceKey: row.device_key, sequence: row.sequence })))
+    await end(rows[1]!)
     const bySequence = explained()
     expectIndexPaths(bySequence, ['message_deliveries_waiting'])
-    expect(Math.max(...bySequence.map(pages))).toBeLessThan(60)
+    expect(Math.max(...bySequence.map(pages))).toBeLessThan(30)
     await acks.endByIds(rows[2]!.device_key, [rows[2]!.message_id])
     expectIndexPaths(explained(), ['message_deliveries_waiting', 'devices'])
   })

@@ -1,7 +1,7 @@
 // A program in a real pseudo terminal: script(1), which every Debian has, makes the terminal; xterm's own parser keeps its screen.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -34,6 +34,15 @@ type Waiting = { fits(screen: string): boolean; resolve(): void; reject(error: E
 
 const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
 
+/** Sends it to a process group. @returns whether there is one. */
+function reaches(group: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(-group, signal)
+  } catch {
+    return false
+  }
+}
+
 /** One terminal with one program, and what is on its screen. */
 export class Terminal {
   /** The program's exit code. */
@@ -57,7 +66,7 @@ export class Terminal {
     // What stty says afterwards is what a shell would find.
     const after =
       'code=$?; echo; echo "ended with $code, $(stty -a | grep -ow -e -*icanon -e -*echo | tr "\\n" " ")"; exit $code'
-    const command = `tty > ${quote(this.path('tty'))}; stty cols ${columns} rows ${rows}; ${program}; ${after}`
+    const command = `tty > ${quote(this.path('tty'))}; echo $$ > ${quote(this.path('pid'))}; stty cols ${columns} rows ${rows}; ${program}; ${after}`
     this.child = spawn('script', ['-qfec', command, '/dev/null'], {
       ...{ cwd: ROOT, detached: true, stdio: ['pipe', 'pipe', 'inherit'] },
       env: { PATH: process.env.PATH, SHELL: '/bin/sh', TERM: 'xterm-256color', LANG: 'C.UTF-8', ...options.env },
@@ -132,14 +141,14 @@ export class Terminal {
     spawn('stty', ['-F', tty, 'cols', String(columns), 'rows', String(rows)], { stdio: 'inherit' })
   }
 
-  /** Ends it, whatever it does. */
+  /** Ends it, whatever it does; resolves once no process of it is left, so that its files are free. */
   async close(): Promise<void> {
-    try {
-      process.kill(-this.child.pid!, 'SIGKILL')
-    } catch {
-      // It ended by itself.
-    }
+    const isRunning = this.child.exitCode === null && existsSync(this.path('pid'))
+    // script(1) puts what it runs into a session of its own.
+    const groups = [this.child.pid!, ...(isRunning ? [Number(readFileSync(this.path('pid'), 'utf8'))] : [])]
+    for (const group of groups) reaches(group, 'SIGKILL')
     await this.ended
+    while (groups.some((group) => reaches(group, 0))) await new Promise((resolve) => setTimeout(resolve, 10))
   }
 
   private path(name: string): string {
