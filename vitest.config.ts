@@ -4,8 +4,10 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // `npm test -- --without-redis`
-    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? ['test/**/redis*.test.ts'] : [],
+    // `npm test -- --without-redis`: files of that name need Redis, HAProxy or both.
+    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS
+      ? ['redis', 'haproxy', 'cluster'].map((each) => `test/**/${each}*.test.ts`)
+      : [],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 2,
