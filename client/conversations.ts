@@ -218,8 +218,17 @@ export class Conversations {
       ...json,
       signed_change,
     })
-    await this.refresh(answer.conversation_id)
-    return answer.conversation_id
+    const id = answer.conversation_id
+    await this.refresh(id)
+    // The relay's word for which conversation this is: another one would be written to in its place.
+    const first = this.core.storage.transaction((tx) => chain.get(tx, `${id}/${ordered(1)}`))
+    const isOurs =
+      kind === 'direct'
+        ? first?.change === 'created' && isSameSet(first.subjects, subjects)
+        : first !== null && isSame(first.signedChange, fromBase64(signed_change))
+    if (isOurs) return id
+    this.core.events.emit('problem', { what: 'chain', detail: `${id} is not the conversation that was asked for` })
+    throw new RelayError('INTERNAL', 'the relay answered with another conversation')
   }
 
   private remove(id: Uuid, change: ChangeName, userId: Uuid): Promise<void> {
@@ -268,3 +277,6 @@ const readLink = (json: ChangeJson): Link => ({
   signedChange: json.signed_change ? fromBase64(json.signed_change) : new Uint8Array(0),
   verifiedUnder: null,
 })
+
+const isSameSet = (some: Uuid[], others: Uuid[]): boolean =>
+  some.length === others.length && some.every((each) => others.includes(each))

@@ -269,8 +269,10 @@ export class Device extends Emitter<DeviceEvents> {
   }
   /** The user compared and believes it: sessions begin anew, and what could not be read is read. Best done while connected. */
   async acceptIdentity(userId: Uuid): Promise<void> {
+    // What is offered now is what was compared: while the relay is asked it may offer another.
+    const compared = this.offeredIdentity(userId)
     await this.settling.with(userId)
-    await acceptIdentity(this.core, userId)
+    await acceptIdentity(this.core, userId, compared)
     await this.receiver.retryUntrusted(userId)
     this.delivery.flush()
   }

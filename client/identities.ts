@@ -30,11 +30,13 @@ export function offeredSafetyNumber(core: Core, userId: Uuid): string | null {
   return offered && core.crypto.safetyNumber(new Stage(core.storage), core.account.self, userId, offered)
 }
 
-/** Believes the offered key. Sessions under the old one end. @throws Error when nothing was offered. */
-export async function acceptIdentity(core: Core, userId: Uuid): Promise<void> {
+/** Believes the offered key. Sessions under the old one end. @throws Error when it is not, or not any more, the one that is offered. */
+export async function acceptIdentity(core: Core, userId: Uuid, compared: Uint8Array | null): Promise<void> {
   await core.mutex.run(() => {
     const offered = offeredIdentity(core, userId)
     if (!offered) throw new Error('this user has the identity key it had')
+    // The relay may have offered another one since its user compared numbers.
+    if (!compared || !isSame(offered, compared)) throw new Error('another key is offered by now: compare that one')
     const stage = new Stage(core.storage)
     core.crypto.trust(stage, userId, offered)
     core.storage.transaction((tx) => {

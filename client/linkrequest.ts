@@ -137,9 +137,11 @@ export class LinkRequest extends Emitter<LinkRequestEvents> {
     }
     let accepted: Promise<void> | null = null
     const mine = this.guard()
-    this.offer = {
+    const offer: LinkOffer = {
       ...{ userId: account.userId, username: account.username },
       accept: () => {
+        // Refused or cancelled is no account to join any more. [I-5.5]
+        if (this.offer !== offer || this.isOver) return Promise.reject(new Error('this offer is no longer open'))
         accepted ??= this.join(account).finally(() => {
           accepted = null
         })
@@ -147,7 +149,8 @@ export class LinkRequest extends Emitter<LinkRequestEvents> {
       },
       reject: mine(() => this.begin()),
     }
-    this.emit('offer', this.offer)
+    this.offer = offer
+    this.emit('offer', offer)
   }
 
   private async join(account: OfferedAccount): Promise<void> {

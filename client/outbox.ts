@@ -59,7 +59,7 @@ export function enqueue(
 const placeIn = (tx: Transaction, conversationId: Uuid): string => `${conversationId}/${ordered(next(tx, 'outbox'))}`
 
 /** Whether what devices tell each other still fits: people's messages come first. */
-export const hasRoom = (tx: Transaction): boolean => waiting.count(tx) + failed.count(tx) < OUTBOX_MAX / 2
+export const hasRoom = (tx: Transaction): boolean => waiting.count(tx) < OUTBOX_MAX / 2
 
 /** Stores a changed row. */
 export const putRow = (to: Writer, row: OutboxRow): void => waiting.put(to, row.place, row)

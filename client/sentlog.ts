@@ -34,16 +34,23 @@ export function noteSent(tx: Transaction, row: SentRow, nowMs: number): void {
 
 /** What was sent at that time to that device and may be sent again; counted as a resend. */
 export function takeForResend(tx: Transaction, sentAtMs: number, device: string): SentRow[] {
-  return rows
-    .scan(tx, { prefix: `${ordered(sentAtMs)}/` })
-    .map(({ record }) => record)
-    .filter((row) => row.recipients.some((each) => `${each.userId}.${each.deviceId}` === device))
-    .filter((row) => (row.resends[device] ?? 0) < MAX_RESENDS)
-    .map((row) => {
-      row.resends[device] = (row.resends[device] ?? 0) + 1
-      rows.put(tx, keyOf(row), row)
-      return row
-    })
+  return (
+    rows
+      .scan(tx, { prefix: `${ordered(sentAtMs)}/` })
+      .map(({ record }) => record)
+      // Whom no member had added then is not told now what was said then.
+      .filter((row) =>
+        row.recipients.some(
+          (each) => `${each.userId}.${each.deviceId}` === device && each.withheld !== 'not_in_roster',
+        ),
+      )
+      .filter((row) => (row.resends[device] ?? 0) < MAX_RESENDS)
+      .map((row) => {
+        row.resends[device] = (row.resends[device] ?? 0) + 1
+        rows.put(tx, keyOf(row), row)
+        return row
+      })
+  )
 }
 
 /** Nothing of it may be sent again: it was another device that sent it. */

@@ -145,7 +145,9 @@ export class Upkeep {
         ...(keys.signed && { signed: own.signed.keyId }),
         ...(keys.lastResort && own.lastResort && { lastResort: own.lastResort.keyId }),
       }
-      core.crypto.retireKeys(stage, replaced, nowMs, nowMs - GONE_FOR_MS)
+      // Of two clocks the one that keeps longer: a wrong one must not make keys old that messages under way need.
+      const ownMs = core.time.now()
+      core.crypto.retireKeys(stage, replaced, Math.max(nowMs, ownMs), Math.min(nowMs, ownMs) - GONE_FOR_MS)
       const changed: Published = {
         ...own,
         signed: keys.signed ?? own.signed,

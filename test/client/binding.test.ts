@@ -178,3 +178,28 @@ it('a damaged message is asked for again, and shown once', async () => {
   expect(texts(bob, conversation).filter((text) => text === 'damaged on the way')).toHaveLength(1)
   await Promise.all([alice.close(), bob.close()])
 })
+
+it('a conversation that is not the one that was asked for is not given to the app: its messages would go to others', async () => {
+  const wire = new Tamper()
+  const [alice, bob, carol] = [await joined(relay, { transport: wire }), await joined(relay), await joined(relay)]
+  const [toCarol, group] = [
+    await alice.conversations.direct(carol.userId),
+    await alice.conversations.group([bob.userId, carol.userId]),
+  ]
+  const asks = [
+    { instead: toCarol, ask: () => alice.conversations.direct(bob.userId) },
+    { instead: group, ask: () => alice.conversations.group([bob.userId, carol.userId]) },
+  ]
+  for (const { instead, ask } of asks) {
+    wire.answers = ({ method, url }, answer) =>
+      method === 'POST' && url.endsWith('/v1/conversations')
+        ? { ...answer, body: JSON.stringify({ ...JSON.parse(answer.body), conversation_id: instead }) }
+        : answer
+    const told = until(alice, 'problem', ({ what }) => what === 'chain')
+    await expect(ask()).rejects.toMatchObject({ code: 'INTERNAL' })
+    await told
+    wire.answers = null
+  }
+  expect(await alice.conversations.direct(carol.userId)).toBe(toCarol)
+  await Promise.all([alice, bob, carol].map((each) => each.close()))
+})

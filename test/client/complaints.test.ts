@@ -139,3 +139,28 @@ it('about a message of another conversation, another device or nobody, or no com
   expect(texts(carol, other)).toEqual([])
   await Promise.all([alice, bob, carol].map((each) => each.close()))
 })
+
+it('by somebody it was withheld from, as no member had added him then: not told now, when he is one', async () => {
+  const { alice, bob, hers, carried } = await pair()
+  const [carol, mallory] = [await joined(relay), await joined(relay)]
+  const group = await alice.conversations.group([bob.userId, carol.userId])
+  await say(alice, group, 'before')
+  await shown(bob, group, 'before')
+  // The relay adds whom it likes.
+  const { http } = (alice as unknown as { core: { account: { http: { call(...args: unknown[]): Promise<unknown> } } } })
+    .core.account
+  await http.call('POST', `/v1/conversations/${group}/members`, { user_ids: [mallory.userId] })
+  await say(alice, group, 'not for him')
+  await shown(bob, group, 'not for him')
+  const about = carried.at(-1)!
+  await http.call('DELETE', `/v1/conversations/${group}/members/${mallory.userId}`)
+  await alice.conversations.addMembers(group, [mallory.userId])
+  await say(alice, group, 'welcome')
+  await shown(mallory, group, 'welcome')
+  await quiet(alice)
+  const before = subsets(hers).length
+  forge(hers, mallory, group, about)
+  await quiet(alice)
+  expect(subsets(hers)).toHaveLength(before)
+  await Promise.all([alice, bob, carol, mallory].map((each) => each.close()))
+})

@@ -64,6 +64,7 @@ describe('a request', () => {
     const offer = await offered(request, mallory)
     expect(offer.userId).toBe(mallory.userId)
     offer.reject()
+    await expect(offer.accept()).rejects.toThrow('no longer open')
     const next = await shownUri(request, uri)
     for (const name of ['address', 'key']) {
       const of = (text: string) => new URLSearchParams(text.split('?')[1]).get(name)
@@ -172,6 +173,13 @@ describe('a request', () => {
       await expect(alice.approveLink(uri)).rejects.toMatchObject({ code: 'NOT_FOUND' })
     }
     expect(laptop.userId).not.toBe(alice.userId)
+    // Nor does an account that was offered before.
+    const other = device(relay)
+    const request = other.requestLink()
+    const offer = await offered(request, alice)
+    request.cancel()
+    await expect(offer.accept()).rejects.toThrow('no longer open')
+    expect([other.isRegistered, (await alice.devices()).length]).toEqual([false, 1])
     alice.disconnect()
   })
 })

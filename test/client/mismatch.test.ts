@@ -2,6 +2,8 @@
 
 import { copyFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Core } from '../../client/core.ts'
+import { noteOffer } from '../../client/identities.ts'
 import type { Device } from '../../client/index.ts'
 import { decide, judge, repairOf } from '../../client/mismatch.ts'
 import { sealpost } from '../../proto/generated/relay.js'
@@ -205,6 +207,24 @@ it('no Kyber key: the device is told that a message exists, and nobody is blocke
   expect(withheld).toEqual([sealpost.v1.Withheld.WITHHELD_NO_COMPATIBLE_KEYS])
   await socket.close()
   await alice.close()
+})
+
+it('only the key that was compared is accepted: another one that comes meanwhile is offered anew', async () => {
+  const { alice, bob, conversation, wire } = await couple()
+  const strangers = [await Client.register(relay), await Client.register(relay)].map(({ device }) => device.identityKey)
+  const { core } = alice as unknown as { core: Core }
+  const offer = (identityKey: Uint8Array) => core.storage.transaction((tx) => noteOffer(tx, bob.userId, identityKey))
+  offer(strangers[0]!)
+  // While the device asks for what it needs to accept the one, the relay hands out the other.
+  wire.answers = (request, answer) => {
+    if (request.url.includes(conversation)) offer(strangers[1]!)
+    return answer
+  }
+  const before = alice.safetyNumber(bob.userId)
+  await expect(alice.acceptIdentity(bob.userId)).rejects.toThrow('compare that one')
+  expect(alice.safetyNumber(bob.userId)).toBe(before)
+  expect(alice.offeredIdentity(bob.userId)).toEqual(Uint8Array.from(strangers[1]!))
+  await bye(alice, bob)
 })
 
 it('a ghost: whom the relay delivers to without a member’s word gets nothing, and is shown', async () => {

@@ -114,3 +114,25 @@ it('halves of keys that left are kept for messages that come late, and deleted w
   bob.disconnect()
   for (const each of [alice, carol]) each.disconnect()
 })
+
+it('halves of replaced signed keys stay while only the relay says that they are old', async () => {
+  const storage = new MemoryStorage()
+  const time = new FakeTime(Date.now() + laterMs)
+  const signed = () => storage.transaction((tx) => tx.scan('crypto.signed').length)
+  const bob = await joined(relay, { storage, time })
+  await quiet(bob)
+  bob.disconnect()
+  for (const kept of [2, 3]) {
+    laterMs += 2 * GONE_FOR_MS
+    const again = await live(device(relay, { storage, time }))
+    await quiet(again)
+    expect(signed()).toBe(kept)
+    again.disconnect()
+  }
+  // Its own clock says so, too.
+  laterMs += 2 * GONE_FOR_MS
+  const late = await live(device(relay, { storage, time: new FakeTime(Date.now() + laterMs) }))
+  await quiet(late)
+  expect(signed()).toBeLessThan(4)
+  late.disconnect()
+})
