@@ -18,6 +18,8 @@ export type Config = {
   /** Null = the embedded PostgreSQL in dataDir. Holds a password: never logged (I16). */
   databaseUrl: string | null
   dataDir: string
+  /** What joins several nodes; null = this is the only one. The URLs may hold a password: never logged (I16). */
+  redis: { urls: string[]; cluster: boolean } | null
   /** Issuer and audience of the relay's tokens, and part of every identity_proof. [I-2] */
   realm: string
   /** Who may make an account. [I-1] */
@@ -63,6 +65,9 @@ const url = (...protocols: string[]) =>
     message: `is not a URL that starts with ${protocols.map((each) => `${each}//`).join(' or ')}`,
   })
 
+const isRedisUrl = (text: string): boolean =>
+  URL.canParse(text) && ['redis:', 'rediss:'].includes(new URL(text).protocol) && new URL(text).hostname !== ''
+
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `is not one of ${values.join(', ')}`)
 
 // Browsers write origins in lower case, without a path and without the scheme's own port.
@@ -91,6 +96,24 @@ export const VARIABLES = {
     unset: 'embedded PostgreSQL in SEALPOST_DATA_DIR',
     secret: true,
     schema: url('postgres:', 'postgresql:').optional(),
+  },
+  REDIS_URL: {
+    about:
+      'Redis 7 or newer, which joins the nodes of one deployment; every node of it has the same. Several URLs, separated by commas, are nodes of one cluster.',
+    example: 'redis://:password@redis.example.org:6379',
+    unset: 'none: one node',
+    secret: true,
+    schema: z
+      .string()
+      .transform((text) => text.split(',').map((each) => each.trim()))
+      .refine((all) => all.every(isRedisUrl), 'is not a list of URLs that start with redis:// or rediss://')
+      .optional(),
+  },
+  SEALPOST_REDIS_CLUSTER: {
+    about: 'Whether REDIS_URL is a cluster: `yes` for one that is found through a single URL.',
+    example: 'yes',
+    unset: 'yes for several URLs, otherwise no',
+    schema: oneOf(['yes', 'no']).optional(),
   },
   SEALPOST_DATA_DIR: {
     about: 'Where the embedded PostgreSQL keeps its data; made when missing.',
@@ -249,6 +272,10 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
       `SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL; for example SEALPOST_ISSUER_URL=${VARIABLES.SEALPOST_ISSUER_URL.example}`,
     )
   }
+  if (read.SEALPOST_REDIS_CLUSTER !== undefined && !env.REDIS_URL)
+    problems.push(`SEALPOST_REDIS_CLUSTER needs REDIS_URL; for example REDIS_URL=${VARIABLES.REDIS_URL.example}`)
+  if (read.SEALPOST_REDIS_CLUSTER === 'no' && (read.REDIS_URL as string[] | undefined)?.[1])
+    problems.push('SEALPOST_REDIS_CLUSTER=no does not fit several URLs in REDIS_URL; give one')
   if (problems.length > 0) throw new StartError(problems.join('\n'))
   return assemble(read as Values, isTerminal)
 }
@@ -256,11 +283,13 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
 function assemble(values: Values, isTerminal: boolean): Config {
   const realm = values.SEALPOST_REALM ?? `http://localhost:${values.PORT}`
   const issuer = values.SEALPOST_ISSUER_URL
+  const urls = values.REDIS_URL
   return {
     port: values.PORT,
     host: values.HOST,
     databaseUrl: values.DATABASE_URL ?? null,
     dataDir: values.SEALPOST_DATA_DIR,
+    redis: urls ? { urls, cluster: urls.length > 1 || values.SEALPOST_REDIS_CLUSTER === 'yes' } : null,
     realm,
     registration: values.SEALPOST_REGISTRATION,
     issuer: issuer

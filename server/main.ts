@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { resolve } from 'node:path'
 import { type Config, readConfig, StartError } from './config.ts'
 import { describeDatabase, prepareDatabase } from './database-check.ts'
+import { describeRedis, joinNodes } from './nodes.ts'
 import { type Observe, openObserve } from './observe.ts'
 import { type Postgres, startPostgres } from './postgres.ts'
 import { startRelay } from './start.ts'
@@ -19,10 +20,12 @@ async function main(): Promise<void> {
   const machine = new Machine(observe)
   try {
     await checkPort(config)
+    const nodes = config.redis ? await machine.join(joinNodes(config.redis, observe)) : null
+    if (machine.stopping) return
     const url = config.databaseUrl ?? (await machine.keep(startPostgres({ dataDir: config.dataDir })))
     if (!machine.stopping) await prepareDatabase(url)
     if (machine.stopping) return
-    const relay = await machine.serve(startRelay(config, { databaseUrl: url, observe }))
+    const relay = await machine.serve(startRelay(config, { databaseUrl: url, observe, ...(nodes && { nodes }) }))
     if (!machine.stopping) process.stdout.write(welcome(config, relay.url, url))
   } catch (error) {
     // Whoever asked it to stop gets what he asked for, not a complaint that something was cut short.
@@ -38,6 +41,7 @@ class Machine {
   stopping = false
   #postgres: Promise<Postgres> | null = null
   #relay: Promise<Closable> | null = null
+  #nodes: Promise<Closable> | null = null
   #stoppingSince = 0
   readonly #observe: Observe
 
@@ -61,6 +65,11 @@ class Machine {
       void this.#down(1)
     })
     return url
+  }
+
+  join<Nodes extends Closable>(joining: Promise<Nodes>): Promise<Nodes> {
+    this.#nodes = joining
+    return joining
   }
 
   serve<Relay extends Closable>(starting: Promise<Relay>): Promise<Relay> {
@@ -88,10 +97,12 @@ class Machine {
     process.exit(code)
   }
 
-  /** Drains the relay, then stops PostgreSQL; what is still starting is waited for. */
+  /** Drains the relay, then leaves the other nodes and stops PostgreSQL; what is still starting is waited for. */
   async release(): Promise<void> {
     const relay = await this.#relay?.catch(() => null)
     await relay?.close().catch((error: unknown) => this.#observe.log.error({ err: error }, 'draining went wrong'))
+    const nodes = await this.#nodes?.catch(() => null)
+    await nodes?.close()
     const postgres = await this.#postgres?.catch(() => null)
     await postgres?.stop()
   }
@@ -136,6 +147,7 @@ Sealpost relays.
   WebSocket   ${url.replace(/^http/, 'ws')}/v1/ws
   realm       ${config.realm}
   data        ${place}
+  nodes       ${config.redis ? `joined by ${describeRedis(config.redis)}` : 'this one only'}
   accounts    ${WHO[config.registration]}
 
 Try next, in another terminal:

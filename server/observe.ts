@@ -156,6 +156,8 @@ function openMetrics(register: Registry) {
     acks: counter('acks', 'Deliveries ended by an ack'),
     /** kind: of bus/bus.ts's Hint. */
     hints: counter('hints', 'Hints between nodes that came in, its own included', ['kind']),
+    hintsLost: counter('hints_lost', 'Hints that did not get out to other nodes: Redis away, or not keeping up'),
+    redis: gauge('redis_connected', '1 while Redis is reachable, 0 while not or where none is configured'),
     /** kind: the body's field in ServerFrame. */
     signalsLeftOut: counter('signals_left_out', 'Signals not sent: too much to do, or too much unsent', ['kind']),
     watched: gauge('watched_users', 'Pairs of a connection and a user whose presence it wants to know'),

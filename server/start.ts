@@ -60,7 +60,7 @@ export type Relay = {
 }
 
 /** What nodes have in common; without it there is one. */
-export type Nodes = { bus: OpenBus; presence(): PresenceStore }
+export type Nodes = { bus: OpenBus; presence(): PresenceStore; isConnected?(): boolean }
 
 /** How long requests under way are waited for, milliseconds: some client never finishes its body. */
 const REQUESTS_MAX_MS = 5_000
@@ -97,7 +97,7 @@ export async function startRelay(
     const acks = new Acks(database.acker, (rows) => observe.metrics.acks.inc(rows))
     const rosters = new Rosters(sql)
     const sessions = new Sessions({ queue, clock, report })
-    const nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
+    const nodes: Nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
     const bus = nodes.bus((hint) => {
       observe.metrics.hints.inc({ kind: hint.kind })
       if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
@@ -228,7 +228,11 @@ export async function startRelay(
       ...frames.routes,
     ]
     const { metricsToken } = config
-    const operations = operationRoutes({ sql, observe, routes: declared, draining: () => draining, metricsToken })
+    const operations = operationRoutes({
+      ...{ sql, observe, routes: declared, metricsToken },
+      draining: () => draining,
+      isJoined: () => nodes.isConnected?.() ?? true,
+    })
     const routes = [...declared, ...operations]
     const served = serveRoutes(routes, {
       authenticate: admit,

@@ -9,6 +9,8 @@ import { openRedisPresence, PRESENCE_SCRIPTS, type PresenceCommands } from './re
 export type RedisNodes = {
   bus: OpenBus
   presence(): PresenceStore
+  /** False: hints do not get through now, and who is online cannot be asked. */
+  isConnected(): boolean
   /** Closes the connections; the ends of the bus before it. */
   close(): Promise<void>
 }
@@ -23,10 +25,14 @@ export type RedisSettings = {
   report(error: unknown): void
   /** So many hints did not get out. */
   onLost(hints: number): void
+  /** Redis is there again, or is not; not told of the start. */
+  onConnected?(isConnected: boolean): void
   /** How long a node's word about its users holds, milliseconds; 5 minutes unless said. */
   presenceMs?: number
 }
 
+/** Sharded channels. */
+const OLDEST = 7
 /** Redis is a hint: nobody waits for it. */
 const COMMAND_TIMEOUT_MS = 1_000
 const CONNECT_TIMEOUT_MS = 5_000
@@ -47,23 +53,38 @@ const OPTIONS = {
 
 /**
  * Connects, so that a wrong address is noticed at the start; from then on a Redis that goes away is waited for.
- * @throws the error of the first attempt. Nothing is left open then.
+ * @throws Error saying why in words without a password: not reachable, not let in, too old, not (or only) a cluster. Nothing is
+ * left open then.
  */
 export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
   const { urls, cluster, time, report, onLost, presenceMs } = settings
   const [commands, subscriber] = cluster ? openCluster(urls) : openSingle(urls[0]!)
   const all = [...new Set([commands, subscriber])]
+  let why = ''
+  const noteWhy = (error: Error & { lastNodeError?: Error }): void => {
+    why = (error.lastNodeError ?? error).message
+  }
   for (const each of all) {
-    // An outage is shown by what it costs (onLost); each failed attempt by itself says nothing.
-    each.on('error', () => {})
+    // Of an outage onConnected tells; each failed attempt by itself says nothing more.
+    for (const event of ['error', 'node error']) each.on(event, noteWhy)
     for (const [name, script] of Object.entries(PRESENCE_SCRIPTS)) each.defineCommand(name, script)
   }
   try {
     await Promise.all(all.map((each) => each.connect()))
+    why = ''
+    await checkServer(commands, cluster)
   } catch (error) {
     for (const each of all) each.disconnect()
-    throw error
+    throw why ? new Error(why) : error
   }
+  const isConnected = (): boolean => all.every((each) => each.status === 'ready')
+  let told = true
+  const look = (): void => {
+    if (isConnected() === told) return
+    told = !told
+    settings.onConnected?.(told)
+  }
+  for (const each of all) for (const event of ['ready', 'close']) each.on(event, look)
   return {
     bus: openRedisHints({
       publisher: commands as Publisher,
@@ -72,10 +93,23 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
       onLost,
     }),
     presence: openRedisPresence(commands as unknown as PresenceCommands, time, presenceMs),
+    isConnected,
     async close() {
-      for (const each of all) each.disconnect()
+      for (const each of all) {
+        for (const event of ['ready', 'close']) each.off(event, look)
+        each.disconnect()
+      }
     },
   }
+}
+
+/** @throws Error with what is wrong with it. */
+async function checkServer(commands: Redis | Cluster, cluster: boolean): Promise<void> {
+  const info = await commands.info()
+  const [, version = ''] = /^redis_version:(\S+)/m.exec(info) ?? []
+  if (Number.parseInt(version, 10) < OLDEST)
+    throw new Error(`is version ${version}; the relay needs ${OLDEST} or newer`)
+  if (!cluster && /^cluster_enabled:1/m.test(info)) throw new Error('is a cluster: set SEALPOST_REDIS_CLUSTER=yes')
 }
 
 function openSingle(url: string): [Redis, Redis] {

@@ -18,6 +18,7 @@ const isToken = (given: string, expected: string): boolean => timingSafeEqual(sh
 /**
  * @param options.metricsToken what /metrics asks for; null = it is served to this machine only.
  * @param options.routes all routes of the relay; these four are described with them.
+ * @param options.isJoined false is told beside readiness, and is no reason against it.
  * @param options.draining true once the relay takes no more work.
  */
 export function operationRoutes(options: {
@@ -26,8 +27,10 @@ export function operationRoutes(options: {
   routes: readonly Route[]
   draining: () => boolean
   metricsToken: string | null
+  /** False: what joins the nodes is away. The node works on, so it stays ready (I11). */
+  isJoined(): boolean
 }): Route[] {
-  const { sql, observe, draining, metricsToken } = options
+  const { sql, observe, draining, metricsToken, isJoined } = options
   let described: unknown
   const own: Route[] = [
     route({
@@ -46,7 +49,7 @@ export function operationRoutes(options: {
         if (draining()) return { status: 503, body: { ready: false, missing: ['draining'] } }
         const database = await answers(sql)
         return database
-          ? { status: 200, body: { ready: true, missing: [] } }
+          ? { status: 200, body: { ready: true, missing: [], ...(!isJoined() && { degraded: ['redis'] }) } }
           : { status: 503, body: { ready: false, missing: ['database'] } }
       },
     }),

@@ -215,6 +215,11 @@ test.each<[string, () => Promise<Record<string, string>>, RegExp]>([
     /^sealpost: PostgreSQL at 127\.0\.0\.1:\d+\/db cannot be reached: .*\n$/,
   ],
   [
+    'a Redis that is not there',
+    async () => ({ REDIS_URL: `redis://:hunter2@127.0.0.1:${await closedPort()}` }),
+    /^sealpost: Redis at 127\.0\.0\.1:\d+ cannot be reached: connect ECONNREFUSED .*\n$/,
+  ],
+  [
     'a database of another name',
     async () => {
       const url = new URL(inject('serverUrl'))

@@ -38,11 +38,29 @@ test.each([
   [{ SEALPOST_QUEUE_MESSAGES: '999' }, /^SEALPOST_QUEUE_MESSAGES=999 is not between 1000/],
   [{ SEALPOST_ISSUER_ALGORITHMS: 'HS256' }, /^SEALPOST_ISSUER_ALGORITHMS=HS256 has an algorithm/],
   [{ SEALPOST_REGISTRATION: 'issuer' }, /^SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL/],
+  [{ REDIS_URL: 'localhost:6379' }, /^REDIS_URL is not a list of URLs that start with redis:\/\/ or rediss:\/\/; for/],
+  [{ REDIS_URL: 'redis://a,http://b' }, /^REDIS_URL is not a list of URLs/],
+  [{ SEALPOST_REDIS_CLUSTER: 'yes' }, /^SEALPOST_REDIS_CLUSTER needs REDIS_URL/],
+  [
+    { REDIS_URL: 'redis://a,redis://b', SEALPOST_REDIS_CLUSTER: 'no' },
+    /^SEALPOST_REDIS_CLUSTER=no does not fit several/,
+  ],
   [{ SEALPOST_DATADIR: '/x' }, /^SEALPOST_DATADIR is not a variable of the relay; did you mean SEALPOST_DATA_DIR\?$/],
 ])('%o is one clear line', (env, line) => {
   const lines = refusal(env as Record<string, string>)
   expect(lines).toHaveLength(1)
   expect(lines[0]).toMatch(line)
+})
+
+test('several Redis URLs are a cluster, one is when it is said', () => {
+  expect(readConfig({}).redis).toBe(null)
+  expect(readConfig({ REDIS_URL: 'redis://a' }).redis).toEqual({ urls: ['redis://a'], cluster: false })
+  const both = { REDIS_URL: 'rediss://:pw@a', SEALPOST_REDIS_CLUSTER: 'yes' }
+  expect(readConfig(both).redis).toEqual({ urls: ['rediss://:pw@a'], cluster: true })
+  expect(readConfig({ REDIS_URL: 'redis://a, redis://b' }).redis).toEqual({
+    urls: ['redis://a', 'redis://b'],
+    cluster: true,
+  })
 })
 
 test('a wrong DATABASE_URL is named without its password', () => {

@@ -52,7 +52,14 @@ test('metrics are for connections from this machine, or for who has the token; t
     metricsToken: string | null,
     from: { address: string; bearer?: string },
   ): Promise<number | string> => {
-    const routes = operationRoutes({ sql, observe, routes: [], draining: () => false, metricsToken })
+    const routes = operationRoutes({
+      sql,
+      observe,
+      routes: [],
+      draining: () => false,
+      metricsToken,
+      isJoined: () => true,
+    })
     return callRoute(routes, 'GET', '/metrics', from).then(
       ({ status }) => status,
       ({ code, message }: RelayError) => `${code}: ${message}`,
