@@ -16,9 +16,18 @@ import { next, ordered, Table } from './tables.ts'
 
 /**
  * One new identity that was asked for, or will be. @property by the slot of the attempt whose key authorises it; absent = what the
- * caller gives. @property wasSent the relay may have it.
+ * caller gives. @property wasSent the relay may have it. @property repeats it is sent once more: the first time may yet be carried out.
+ * @property doubted the repetition was refused, which says nothing of the first time: its key is asked before it is erased.
  */
-type Attempt = { slot: Slot; registrationId: number; keys: MadeKeys; by?: Slot; wasSent: boolean }
+type Attempt = {
+  slot: Slot
+  registrationId: number
+  keys: MadeKeys
+  by?: Slot
+  wasSent: boolean
+  repeats?: boolean
+  doubted?: boolean
+}
 
 /** Ascending: each but the first was made because the answer to the one before was lost. */
 const attempts = new Table<Attempt>('renewals')
@@ -68,9 +77,8 @@ export class Renewal {
     const { core } = this
     for (;;) {
       const stack = all(core)
-      const last = stack.at(-1)
-      // [I-6.7] It may be in force: the key it brought decides.
-      const attempt = last && !last.wasSent ? last : prepare(core, stack)
+      // [I-6.7] The last may be in force: the key it brought decides.
+      const attempt = stack.find(({ wasSent }) => !wasSent) ?? prepare(core, stack)
       put(core, { ...attempt, wasSent: true })
       try {
         const answer = await ask(core, warrant, attempt, options.name)
@@ -83,11 +91,17 @@ export class Renewal {
           if (isUndone) put(core, { ...attempt, wasSent: false })
           throw error
         }
-        drop(core, attempt)
-        const before = stack.filter(({ slot }) => slot !== attempt.slot).at(-1)
-        if (error.code !== 'FORBIDDEN' || !before) throw error
-        // The key that was to authorise it is not in force: what would have brought it did not happen, and is repeated as it was.
-        put(core, { ...before, wasSent: false })
+        const mayBeDone = error.code === 'FORBIDDEN' || error.code === 'CONFLICT'
+        if (attempt.repeats) put(core, { ...attempt, wasSent: mayBeDone, doubted: mayBeDone })
+        else drop(core, attempt)
+        if (attempt.repeats ? !mayBeDone : error.code !== 'FORBIDDEN') throw error
+        const below = stack.filter(({ slot }) => slot < attempt.slot)
+        // Its repetition was refused before, and its own key is not in force: it was not carried out.
+        if (!attempt.repeats && below.at(-1)?.doubted) drop(core, below.pop()!)
+        const before = below.at(-1)
+        if (!before && !attempt.repeats) throw error
+        // The key that was to authorise it is not in force: what would have brought it did not happen yet, and is repeated as it was.
+        if (before && !before.doubted) put(core, { ...before, wasSent: false, repeats: true })
       }
     }
   }

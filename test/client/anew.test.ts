@@ -290,4 +290,60 @@ describe('answers and requests that are lost', () => {
     await shown(anew, conversation, 'are you there?')
     hangUp(anew, bob)
   })
+
+  /** What becomes of each `PUT /v1/identity` in turn: late = nobody answers, and it reaches the relay only when `arrive` is called. */
+  const late = (way: Tamper, fates: ('late' | 'arrive first' | 'pass')[]): string[] => {
+    const through = way.request.bind(way)
+    const held: (() => Promise<unknown>)[] = []
+    const seen: string[] = []
+    way.request = async (request) => {
+      if (request.method !== 'PUT' || !request.url.endsWith('/v1/identity')) return through(request)
+      const fate = fates.shift() ?? 'pass'
+      if (fate === 'late') {
+        held.push(() => through(request))
+        throw new Error('the network went down')
+      }
+      if (fate === 'arrive first') for (const arrive of held.splice(0)) await arrive()
+      const answer = await through(request)
+      seen.push(answer.status === 200 ? 'done' : JSON.parse(answer.body).error.code)
+      return answer
+    }
+    return seen
+  }
+
+  it.each(['recovery', 'replacement'] as const)(
+    'a %s that the relay carries out late, between the question and the repetition, keeps its key',
+    async (kind) => {
+      const way = new Tamper()
+      const store = new MemoryStorage()
+      const alice = await joined(relay, kind === 'replacement' ? { storage: store, transport: way } : {})
+      const code = kind === 'recovery' ? await alice.recovery.makeCode() : ''
+      hangUp(alice)
+      const anew = kind === 'recovery' ? device(relay, { storage: store, transport: way }) : alice
+      const ask = () => (code ? anew.recover({ userId: alice.userId, code }) : anew.replaceIdentity())
+      const seen = late(way, ['late', 'pass', 'arrive first'])
+      await expect(ask()).rejects.toThrow('does not answer')
+      await ask()
+      expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'done'])
+      await live(anew)
+      expect([anew.userId, anew.deviceId, (await anew.devices()).length]).toEqual([alice.userId, 1, 1])
+      hangUp(anew)
+    },
+  )
+
+  it('a warrant that never held is said so, and nothing of it is left', async () => {
+    const way = new Tamper()
+    const alice = await joined(relay)
+    const code = await alice.recovery.makeCode()
+    await alice.recovery.removeCode()
+    const anew = device(relay, { transport: way })
+    const seen = late(way, ['late'])
+    await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
+    await expect(anew.recover({ userId: alice.userId, code })).rejects.toMatchObject({ code: 'FORBIDDEN' })
+    expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'FORBIDDEN'])
+    const again = await alice.recovery.makeCode()
+    await anew.recover({ userId: alice.userId, code: again })
+    expect([anew.userId, seen.slice(3)]).toEqual([alice.userId, ['done']])
+    hangUp(alice)
+  })
 })
