@@ -1,14 +1,18 @@
 // The only importer of ioredis: connections to one Redis or to a cluster, and what nodes have in common through them.
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { type OpenMeter, openLocalMeters } from '../../keys/meter.ts'
 import type { Time } from '../time.ts'
 import type { OpenBus } from './bus.ts'
 import type { PresenceStore } from './presence.ts'
 import { openRedisHints, type Publisher, type Subscriber } from './redis-hints.ts'
+import { METER_SCRIPTS, type MeterCommands, openRedisMeters } from './redis-meters.ts'
 import { openRedisPresence, PRESENCE_SCRIPTS, type PresenceCommands } from './redis-presence.ts'
 
 export type RedisNodes = {
   bus: OpenBus
   presence(): PresenceStore
+  /** Limits are counted for all nodes together. */
+  meters: OpenMeter
   /** False: hints do not get through now, and who is online cannot be asked. */
   isConnected(): boolean
   /** Closes the connections; the ends of the bus before it. */
@@ -67,7 +71,8 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
   for (const each of all) {
     // Of an outage onConnected tells; each failed attempt by itself says nothing more.
     for (const event of ['error', 'node error']) each.on(event, noteWhy)
-    for (const [name, script] of Object.entries(PRESENCE_SCRIPTS)) each.defineCommand(name, script)
+    for (const [name, script] of Object.entries({ ...PRESENCE_SCRIPTS, ...METER_SCRIPTS }))
+      each.defineCommand(name, script)
   }
   try {
     await Promise.all(all.map((each) => each.connect()))
@@ -93,6 +98,10 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
       onLost,
     }),
     presence: openRedisPresence(commands as unknown as PresenceCommands, time, presenceMs),
+    meters: openRedisMeters(
+      commands as unknown as MeterCommands,
+      openLocalMeters(() => time.now()),
+    ),
     isConnected,
     async close() {
       for (const each of all) {
