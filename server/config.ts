@@ -1,5 +1,6 @@
 // The operator's choices, from environment variables: the only reader of process.env. Numbers of the protocol are in proto/limits.ts.
 import { z } from 'zod'
+import type { DrainSettings } from './drain.ts'
 import type { OutsideIssuer } from './tokens.ts'
 
 /** A reason not to start that the operator can act on; each line of the message is complete and holds no secret. */
@@ -35,6 +36,7 @@ export type Config = {
   }
   /** Open sockets of this node. */
   maxConnections: number
+  drain: DrainSettings
   /** Origins whose pages may read answers, as browsers send them. [H-11] */
   allowedOrigins: string[]
   /** Bearer token for /metrics; null = it is served to this machine only. Never logged (I16). [H-9] */
@@ -197,6 +199,27 @@ export const VARIABLES = {
     unset: '50000',
     schema: whole(1, 1e7, 50_000),
   },
+  SEALPOST_GRACE_SECONDS: {
+    about:
+      'From SIGTERM or Ctrl-C to the end: what is under way is answered, whoever is connected is sent away. What starts and stops the relay must allow it some seconds more.',
+    example: '30',
+    unset: '30',
+    schema: whole(1, 3600, 30),
+  },
+  SEALPOST_DRAIN_PAUSE_SECONDS: {
+    about:
+      'Of the grace period, how long everything goes on while /readyz says 503 already: the time a load balancer takes to notice. 0 where there is none.',
+    example: '5',
+    unset: '0',
+    schema: whole(0, 3600, 0),
+  },
+  SEALPOST_DRAIN_PER_SECOND: {
+    about:
+      'Connections sent away in a second, so that the other nodes do not get them all at once; more, if half of the grace period would not suffice.',
+    example: '1000',
+    unset: '1000',
+    schema: whole(1, 1e6, 1000),
+  },
   SEALPOST_ALLOWED_ORIGINS: {
     about:
       'Origins of web apps that may call this relay from a browser although they are served from elsewhere, separated by commas. An app served under the relay’s own origin, behind one proxy, needs none.',
@@ -276,6 +299,12 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
     problems.push(`SEALPOST_REDIS_CLUSTER needs REDIS_URL; for example REDIS_URL=${VARIABLES.REDIS_URL.example}`)
   if (read.SEALPOST_REDIS_CLUSTER === 'no' && (read.REDIS_URL as string[] | undefined)?.[1])
     problems.push('SEALPOST_REDIS_CLUSTER=no does not fit several URLs in REDIS_URL; give one')
+  const [pause, grace] = [Number(read.SEALPOST_DRAIN_PAUSE_SECONDS), Number(read.SEALPOST_GRACE_SECONDS)]
+  if (pause > 0 && pause > grace / 2) {
+    problems.push(
+      `SEALPOST_DRAIN_PAUSE_SECONDS=${pause} is more than half of SEALPOST_GRACE_SECONDS=${grace}; for example SEALPOST_GRACE_SECONDS=${Math.max(30, 2 * pause)}`,
+    )
+  }
   if (problems.length > 0) throw new StartError(problems.join('\n'))
   return assemble(read as Values, isTerminal)
 }
@@ -306,6 +335,11 @@ function assemble(values: Values, isTerminal: boolean): Config {
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
     },
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
+    drain: {
+      pauseMs: values.SEALPOST_DRAIN_PAUSE_SECONDS * 1000,
+      perSecond: values.SEALPOST_DRAIN_PER_SECOND,
+      graceMs: values.SEALPOST_GRACE_SECONDS * 1000,
+    },
     allowedOrigins: values.SEALPOST_ALLOWED_ORIGINS,
     metricsToken: values.SEALPOST_METRICS_TOKEN ?? null,
   }

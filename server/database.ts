@@ -16,7 +16,8 @@ export type Database = {
   acker: Sql
   /** Queue reads: at most this many at a time per node. */
   reader: Sql
-  close(): Promise<void>
+  /** @param seconds how long statements under way are waited for; 5 unless said. */
+  close(seconds?: number): Promise<void>
 }
 
 const bigint: postgres.PostgresType<number> = { to: 20, from: [20], serialize: String, parse: Number }
@@ -84,8 +85,8 @@ export function openDatabase(url: string, sizes = { sql: 8, writer: 2, acker: 3,
     writer,
     acker,
     reader,
-    close: async () => {
-      await Promise.all([sql, writer, acker, reader].map((each) => each.end({ timeout: 5 })))
+    close: async (seconds = 5) => {
+      await Promise.all([sql, writer, acker, reader].map((each) => each.end({ timeout: seconds })))
     },
   }
 }

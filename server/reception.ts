@@ -23,6 +23,8 @@ export type ReceptionDeps = RelayDeps & {
   sessions: Sessions
   directory: Directory
   maxConnections: number
+  /** Nobody new is let in any more. */
+  shut(): boolean
 }
 
 const RETRY_MS = 1_000
@@ -44,7 +46,7 @@ export type Reception = {
   enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer?: boolean): Entered
   /** What happens to single frames of a device: their answers go to this connection, and nothing else does. [C-9.1] */
   exchange(connection: Connection, caller: Caller): Line
-  /** @throws RelayError OVERLOADED: no more connections. */
+  /** @throws RelayError OVERLOADED: no more connections; UNAVAILABLE: none at all. */
   checkRoom(): void
 }
 
@@ -110,6 +112,7 @@ export function openReception(deps: ReceptionDeps): Reception {
       if (tooMuch || early.length >= EARLY_MAX_FRAMES) session.close(CLOSE.FLOODING, 'flooding')
       else early.push(act)
     }
+    session.underWay.count(1)
     greet(session, isConsumer)
       .catch((error: unknown) => {
         const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
@@ -121,6 +124,7 @@ export function openReception(deps: ReceptionDeps): Reception {
         early = null
         deps.load.bytes -= earlyBytes
         if (session.state !== 'closed') for (const act of waiting) act()
+        session.underWay.count(-1)
       })
     return {
       frame: (bytes: Uint8Array) => afterHello(bytes.length, () => line.frame(bytes)),
@@ -150,17 +154,22 @@ export function openReception(deps: ReceptionDeps): Reception {
     return new Line(session, new Sync(session, queue), deps, () => sessions.get(caller.deviceKey) ?? session)
   }
 
+  function checkShut(): void {
+    if (deps.shut()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
+  }
+
   function checkRoom(): void {
+    checkShut()
     if (sessions.size + entering >= deps.maxConnections)
       throw new RelayError('OVERLOADED', 'too many connections', { retryAfterMs: RETRY_MS })
   }
 
   const admit: Door['admit'] = async ({ token, address }) => {
-    if (deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
     checkRoom()
     entering++
     try {
       const { caller, expiresAtMs } = await deps.admit(token)
+      checkShut()
       return {
         open: (connection) => {
           entering--

@@ -22,7 +22,7 @@ export type RelayDeps = {
   observe: Observe
   /** Bytes of sends being worked on; one for all connections. */
   load: { bytes: number }
-  /** The relay is on its way down: what is in the pipeline commits, nothing new gets in. */
+  /** At the end of the relay's way down: what is in the pipeline commits, nothing new gets in. */
   draining(): boolean
 }
 
@@ -98,12 +98,16 @@ export class Line {
       return
     }
     this.inWork++
+    // A page waits for a client that reads, so nobody waits for a page.
+    const counts = frame.kind === 'send' || frame.kind === 'ack'
+    if (counts) this.session.underWay.count(1)
     this.inWorkBytes += weight
     load.bytes += weight
     await this.work(frame)
       .catch((error: unknown) => this.refuse(frame.kind, frame.requestId, error))
       .finally(() => {
         this.inWork--
+        if (counts) this.session.underWay.count(-1)
         this.inWorkBytes -= weight
         load.bytes -= weight
       })
@@ -129,7 +133,8 @@ export class Line {
   }
 
   private async send(requestId: number, send: Send): Promise<void> {
-    if (this.deps.draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
+    if (this.session.leaving || this.deps.draining())
+      throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
     while (this.turn) await this.turn
     const { caller, connection } = this.session
     const { mailbox, observe } = this.deps

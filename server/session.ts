@@ -17,6 +17,7 @@ import { encode } from './codec.ts'
 import { CLOSE, type Connection } from './connection.ts'
 import type { Delivery, Outgoing } from './frames.ts'
 import type { Page, Queue, Start } from './queue.ts'
+import { UnderWay } from './underway.ts'
 
 /** starting → held or live; held or live → syncing → live; closed is the end. */
 export type SessionState = 'starting' | 'held' | 'syncing' | 'live' | 'closed'
@@ -60,6 +61,10 @@ export class Session {
   state: SessionState = 'starting'
   /** Order among the connections of this device; 0 until known. I6 */
   epoch = 0
+  /** What of its own has to be answered before it is sent away: its greeting, sends and acks. */
+  readonly underWay = new UnderWay()
+  /** It is being sent away: what it asks from now on is not begun. [C-8] */
+  leaving = false
 
   private readonly deps: SessionDeps
   /** Everything at or below it was sent on this connection or needs no sending. */
@@ -226,6 +231,16 @@ export class Session {
     if (this.state === 'closed') return
     this.over()
     this.connection.close(code, reason)
+  }
+
+  /** Says that the relay goes, answers what is under way, closes. Behind Hello in any case. Resolves with the end. [C-3] [C-8] */
+  async leave(retryAfterMs: number): Promise<void> {
+    if (this.state === 'closed' || this.leaving) return
+    this.leaving = true
+    if (this.state === 'starting') await this.underWay.over()
+    this.connection.send(encode.goingAway('SHUTDOWN', retryAfterMs))
+    await this.underWay.over()
+    this.close(CLOSE.GOING_AWAY, 'going away')
   }
 
   /** Its device has stopped listening for a moment: signals are taken for it, envelopes wait in the queue. [C-9.8] */

@@ -3,6 +3,7 @@
 import type { Uuid } from '../proto/ids.ts'
 import { encode } from './codec.ts'
 import { CLOSE } from './connection.ts'
+import { RETURN_SPREAD_MS } from './drain.ts'
 import type { Committed } from './frames.ts'
 import type { Queue } from './queue.ts'
 import type { Session } from './session.ts'
@@ -11,8 +12,6 @@ import type { Session } from './session.ts'
 const REPOLL_MS = 5_000
 /** One slice of it; sessions per slice follow from how many there are. */
 const REPOLL_SLICE_MS = 250
-/** Clients sent away come back spread over this time, milliseconds. [C-8] */
-const RETURN_SPREAD_MS = 5_000
 /** A small node does not read more often than this. */
 const ROUND_MIN_MS = 1_000
 /** A token's end is announced so long before it comes. [C-6] */
@@ -95,8 +94,13 @@ export class Sessions {
     this.byDevice.get(deviceKey)?.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
   }
 
-  /** Says goodbye to everyone, who comes back spread over some time. [C-8] */
-  goAway(): void {
+  /** All that are connected. */
+  all(): Iterable<Session> {
+    return this.byDevice.values()
+  }
+
+  /** Says goodbye to everyone at once, who comes back spread over some time. [C-8] */
+  private goAway(): void {
     for (const session of this.byDevice.values()) {
       session.connection.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
       session.close(CLOSE.GOING_AWAY, 'going away')

@@ -62,7 +62,7 @@ export type SocketOptions = {
 
 export type Listener = {
   port: number
-  /** Stops accepting; open connections stay. */
+  /** Stops accepting. Open WebSockets stay, other connections are closed with their next answer: the client goes elsewhere. */
   stop(): void
   /** Ends everything at once. */
   close(): void
@@ -90,14 +90,15 @@ const EXCLUSIVE_PORT = 1
 export async function listen(options: SocketOptions): Promise<Listener> {
   const app = uws.App()
   const corkless = openCorkless(app)
+  const serving: Serving = { report: options.report, stopped: false }
   for (const door of options.doors) app.ws<Data>(door.path, behavior(door, options.report, corkless))
   for (const each of options.routes) {
     const method = each.method === 'DELETE' ? 'del' : (each.method.toLowerCase() as 'get' | 'post' | 'put' | 'patch')
     const places = each.path.split('/').filter((part) => part.startsWith(':')).length
-    app[method](each.path, (response, request) => void respond(response, request, places, each, options.report))
+    app[method](each.path, (response, request) => void respond(response, request, places, each, serving))
   }
   const fallback: HttpRoute = { method: 'GET', path: '/*', maxBodyBytes: 0, handle: options.notFound }
-  app.any('/*', (response, request) => void respond(response, request, 0, fallback, options.report))
+  app.any('/*', (response, request) => void respond(response, request, 0, fallback, serving))
 
   return new Promise((resolve, reject) => {
     // Exclusive: a second plain listen on a used port would succeed and split the connections. The typings lack this overload.
@@ -118,7 +119,10 @@ export async function listen(options: SocketOptions): Promise<Listener> {
       corkless.open(options.host, port)
       resolve({
         port,
-        stop: () => uws.us_listen_socket_close(socket),
+        stop: () => {
+          serving.stopped = true
+          uws.us_listen_socket_close(socket)
+        },
         close: () => {
           corkless.close()
           app.close()
@@ -127,6 +131,9 @@ export async function listen(options: SocketOptions): Promise<Listener> {
     })
   })
 }
+
+/** stopped: nobody new is accepted. */
+type Serving = { readonly report: SocketOptions['report']; stopped: boolean }
 
 /** What happens to the WebSockets of one door. */
 function behavior(door: Door, report: SocketOptions['report'], corkless: Corkless): uws.WebSocketBehavior<Data> {
@@ -238,7 +245,7 @@ async function respond(
   request: uws.HttpRequest,
   places: number,
   route: HttpRoute,
-  report: (error: unknown) => void,
+  serving: Serving,
 ): Promise<void> {
   const copied = head(response, request, places)
   let gone = false
@@ -284,10 +291,10 @@ async function respond(
       () => body,
       (listener) => (gone ? listener() : void listeners.push(listener)),
     )
-    if (!gone) write(response, answer, copied.method)
+    if (!gone) write(response, answer, copied.method, serving.stopped)
   } catch (error) {
-    report(error)
-    if (!gone) write(response, { status: 500, headers: {}, body: '' }, copied.method)
+    serving.report(error)
+    if (!gone) write(response, { status: 500, headers: {}, body: '' }, copied.method, serving.stopped)
   } finally {
     pool.held -= held
   }
@@ -309,13 +316,14 @@ const STATUS_TEXT: Record<number, string> = {
   503: 'Service Unavailable',
 }
 
-function write(response: uws.HttpResponse, answer: Answer, method = 'GET'): void {
+/** @param isLast of its connection, which is closed behind it. */
+function write(response: uws.HttpResponse, answer: Answer, method = 'GET', isLast = false): void {
   response.cork(() => {
     response.writeStatus(`${answer.status} ${STATUS_TEXT[answer.status] ?? 'Status'}`)
     if (!answer.headers['Content-Type']) response.writeHeader('Content-Type', 'application/json')
     for (const [name, value] of Object.entries(answer.headers)) response.writeHeader(name, value)
     // RFC 9110 §9.3.2: bytes behind the head would be taken for the next answer. Closed, because uWebSockets answers no next one.
     if (method === 'HEAD') response.endWithoutBody(Buffer.byteLength(answer.body), true)
-    else response.end(answer.body)
+    else response.end(answer.body, isLast)
   })
 }

@@ -11,6 +11,7 @@ import type { Config } from './config.ts'
 import { Conversations } from './conversations.ts'
 import { openDatabase } from './database.ts'
 import { openDevices } from './devices.ts'
+import { Drain } from './drain.ts'
 import { enqueueEvent } from './events.ts'
 import { accountRoutes } from './http/accounts.ts'
 import { conversationRoutes } from './http/conversations.ts'
@@ -44,9 +45,10 @@ import { listen } from './socket.ts'
 import { keepSweeping } from './sweep.ts'
 import { systemTime, type Time } from './time.ts'
 import { openTokens } from './tokens.ts'
+import { UnderWay } from './underway.ts'
 import { Uploads } from './uploads.ts'
 import { openUsernames } from './usernames.ts'
-import { notFound, Requests, serveRoutes } from './web.ts'
+import { notFound, serveRoutes } from './web.ts'
 import { Writer } from './writer.ts'
 
 /** A clock of Unix milliseconds. */
@@ -59,17 +61,18 @@ export type Relay = {
   close(): Promise<void>
 }
 
+/** Clock, timers and chance of the way down; the machine's unless a test decides. */
+export type Leaving = { time: Time; random(): number }
+
 /** What nodes have in common; without it there is one. */
 export type Nodes = { bus: OpenBus; presence(): PresenceStore; isConnected?(): boolean }
 
-/** How long requests under way are waited for, milliseconds: some client never finishes its body. */
-const REQUESTS_MAX_MS = 5_000
 /** With more than this of sends under way signals wait for better times. I12 */
 const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
 /** How often it is looked after devices that wait to be linked, milliseconds. [I-5.2] */
 const PROVISIONING_LOOK_MS = 1_000
-/** Time for goodbyes to leave, milliseconds. */
-const GOODBYE_MS = 100
+/** What is still asked of the database after everything was answered gets so long, seconds. */
+const DATABASE_CLOSE_SECONDS = 1
 
 /**
  * Starts a relay on a database that is reachable; its schema is brought up to date.
@@ -77,7 +80,7 @@ const GOODBYE_MS = 100
  */
 export async function startRelay(
   config: Config,
-  options: { databaseUrl: string; observe: Observe; clock?: Clock; time?: Time; nodes?: Nodes },
+  options: { databaseUrl: string; observe: Observe; clock?: Clock; time?: Time; nodes?: Nodes; leaving?: Leaving },
 ): Promise<Relay> {
   const { observe } = options
   const time = options.time ?? systemTime(options.clock)
@@ -163,9 +166,13 @@ export async function startRelay(
     const settings = openSettings({ sql, onChanged: (userId) => bus.publish({ kind: 'settings', userId }) })
 
     // The doors.
-    let draining = false
+    const drain = new Drain(config.drain, {
+      ...(options.leaving ?? { time: systemTime(), random: Math.random }),
+      log: observe.log,
+    })
+    const draining = (): boolean => drain.stage === 'ending'
     const load = { bytes: 0 }
-    const requests = new Requests()
+    const requests = new UnderWay()
     const admit = async (token: string | null) => {
       if (token === null) throw new RelayError('UNAUTHENTICATED', 'an access token is required')
       const claims = await tokens.verify(token, clock())
@@ -206,15 +213,15 @@ export async function startRelay(
       observe,
       load,
       maxConnections: config.maxConnections,
-      draining: () => draining,
+      shut: () => drain.shut,
+      draining,
     })
     const provisioning = openProvisioning({
       rendezvous: openRendezvous(),
       clock,
-      draining: () => draining,
+      draining: () => drain.shut,
       onWaiting: (connections) => observe.metrics.provisioning.set(connections),
     })
-    const frames = frameRoutes({ reception, uploads: new Uploads(), time, observe })
     const declared = [
       ...accountRoutes({ accounts }),
       ...tokenRoutes({ sql, tokens }),
@@ -225,12 +232,12 @@ export async function startRelay(
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
       ...settingsRoutes({ settings }),
-      ...frames.routes,
+      ...frameRoutes({ reception, uploads: new Uploads(), time, observe }),
     ]
     const { metricsToken } = config
     const operations = operationRoutes({
       ...{ sql, observe, routes: declared, metricsToken },
-      draining: () => draining,
+      draining: () => drain.stage !== 'serving',
       isJoined: () => nodes.isConnected?.() ?? true,
     })
     const routes = [...declared, ...operations]
@@ -239,7 +246,7 @@ export async function startRelay(
       observe,
       clock,
       busy: (by) => requests.count(by),
-      draining: () => draining,
+      draining,
     })
     const shared = openOrigins(config.allowedOrigins)
     const listener = await listen({
@@ -264,23 +271,20 @@ export async function startRelay(
     return {
       url: `http://${config.host === '0.0.0.0' ? 'localhost' : config.host}:${listener.port}`,
       async close() {
-        draining = true
-        listener.stop()
-        frames.goAway()
-        // What was accepted for writing commits and is acknowledged before the goodbyes; requests under way are answered.
-        await Promise.all([writer.drained(), requests.over(REQUESTS_MAX_MS)])
-        await new Promise((resolve) => setImmediate(resolve))
-        sessions.goAway()
-        provisioning.goAway()
+        await drain.run({
+          sessions,
+          shut: () => listener.stop(),
+          goAway: () => provisioning.goAway(),
+          requestsOver: () => requests.over(),
+          committed: () => writer.drained(),
+        })
         watching.stop()
         stopLooking()
         features.stop()
-        await new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))
         listener.close()
-        await writer.drained()
-        await Promise.all([sweeping.stop(), news.stop()])
+        await drain.stopped([sweeping.stop(), news.stop()])
         await bus.close()
-        await database.close()
+        await database.close(DATABASE_CLOSE_SECONDS)
       },
     }
   } catch (error) {

@@ -14,45 +14,68 @@ const DEVICES_PER_SLICE = 1_000
 const ROWS_PER_SLICE = 1_000
 
 /** clock: Unix milliseconds. ttlMs: life of an undelivered envelope. [Q-8] */
-export type SweepDeps = { sql: Sql; observe: Observe; clock: () => number; ttlMs: number }
+export type SweepDeps = {
+  sql: Sql
+  observe: Observe
+  clock: () => number
+  ttlMs: number
+  /** True: it is to end after the slice under way. */
+  stopped?: () => boolean
+}
 
 /** The least UUIDv7 of a moment: message ids below it are older. */
 export const idAt = (ms: number): Uuid => `${uuidV7(ms).slice(0, 13)}-7000-8000-000000000000`
 
 /** One round over everything; safe beside other nodes' rounds and beside traffic. */
-export async function sweep({ sql, observe, clock, ttlMs }: SweepDeps): Promise<{ expired: number }> {
+export async function sweep({
+  sql,
+  observe,
+  clock,
+  ttlMs,
+  stopped = () => false,
+}: SweepDeps): Promise<{ expired: number }> {
   const nowMs = clock()
   await makePartitions(sql, nowMs)
-  const expired = await expireWaiting(sql, idAt(nowMs - ttlMs))
+  const expired = await expireWaiting(sql, idAt(nowMs - ttlMs), stopped)
+  observe.metrics.expired.inc(expired)
   // A message is remembered as long as a copy of it may wait, and for the dedupe promise. I2
   const rememberedMs = Math.max(ttlMs, DEDUPE_MIN_MS) + DAY_MS
   const forgottenBefore = idAt(nowMs - rememberedMs)
   await inSlices(
+    stopped,
     () => sql`delete from messages where message_id = any(array(
     select message_id from messages where message_id < ${forgottenBefore} order by message_id limit ${ROWS_PER_SLICE}))`,
   )
   await inSlices(
+    stopped,
     () => sql`delete from dead_letters where (message_id, device_key) in (
     select message_id, device_key from dead_letters where message_id < ${forgottenBefore} limit ${ROWS_PER_SLICE})`,
   )
+  if (stopped()) return { expired }
   await sql`delete from link_codes where expires_at < ${new Date(nowMs - DAY_MS)}`
   // Who has a message is counted as long as it is remembered: a day dropped before would let numbers fall. [G-3.3]
   await dropPartitions(sql, nowMs, rememberedMs)
-  observe.metrics.expired.inc(expired)
   return { expired }
 }
 
-/** Runs a round now, then every hour. `ready` settles with the first: acks need today's partition. */
+/**
+ * Runs a round now, then every hour. `ready` settles with the first: acks need today's partition. `stop` ends it after the slice
+ * under way.
+ */
 export function keepSweeping(deps: SweepDeps): { ready: Promise<void>; stop(): Promise<void> } {
   let running: Promise<unknown> = Promise.resolve()
+  let stopped = false
   const round = (): Promise<unknown> => {
-    running = sweepIfClocksAgree(deps).catch((error: unknown) => deps.observe.log.error({ err: error }, 'sweep failed'))
+    running = sweepIfClocksAgree({ ...deps, stopped: () => stopped }).catch((error: unknown) =>
+      deps.observe.log.error({ err: error }, 'sweep failed'),
+    )
     return running
   }
   const timer = setInterval(round, HOUR_MS)
   return {
     ready: makePartitions(deps.sql, deps.clock()).then(() => void round()),
     async stop() {
+      stopped = true
       clearInterval(timer)
       await running
     },
@@ -69,7 +92,7 @@ async function sweepIfClocksAgree(deps: SweepDeps): Promise<void> {
   else deps.observe.log.error({ apartMs }, 'not sweeping: the clocks of this machine and of the database differ')
 }
 
-async function expireWaiting(sql: Sql, before: Uuid): Promise<number> {
+async function expireWaiting(sql: Sql, before: Uuid, stopped: () => boolean): Promise<number> {
   let expired = 0
   let after = 0
   for (;;) {
@@ -81,8 +104,9 @@ async function expireWaiting(sql: Sql, before: Uuid): Promise<number> {
       order by d.device_key`
     for (const { device_key, old } of rows)
       if (old)
-        for (let n = ROWS_PER_SLICE; n === ROWS_PER_SLICE; expired += n) n = await expireSome(sql, device_key, before)
-    if (rows.length < DEVICES_PER_SLICE) return expired
+        for (let n = ROWS_PER_SLICE; n === ROWS_PER_SLICE && !stopped(); expired += n)
+          n = await expireSome(sql, device_key, before)
+    if (rows.length < DEVICES_PER_SLICE || stopped()) return expired
     after = rows.at(-1)!.device_key
   }
 }
@@ -104,6 +128,6 @@ async function expireSome(sql: Sql, deviceKey: number, before: Uuid): Promise<nu
   })
 }
 
-async function inSlices(statement: () => PromiseLike<{ count: number }>): Promise<void> {
-  while ((await statement()).count === ROWS_PER_SLICE);
+async function inSlices(stopped: () => boolean, statement: () => PromiseLike<{ count: number }>): Promise<void> {
+  while (!stopped() && (await statement()).count === ROWS_PER_SLICE);
 }

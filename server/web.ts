@@ -14,29 +14,8 @@ export type WebDeps = {
   clock: () => number
   /** Told when a request begins and ends: a relay on its way down waits for them. */
   busy(by: 1 | -1): void
-  /** The relay is on its way down: it answers about itself, and takes no more work. */
+  /** At the end of the relay's way down: it answers about itself, and takes no more work. */
   draining(): boolean
-}
-
-/** Requests under way. */
-export class Requests {
-  private open = 0
-  private waiting: (() => void)[] = []
-
-  /** One more, or one less. */
-  count(by: 1 | -1): void {
-    this.open += by
-    if (this.open === 0) for (const resolve of this.waiting.splice(0)) resolve()
-  }
-
-  /** Resolves when none is under way, or after that time. */
-  async over(mostMs: number): Promise<void> {
-    if (this.open === 0) return
-    await new Promise<void>((resolve) => {
-      this.waiting.push(resolve)
-      setTimeout(resolve, mostMs)
-    })
-  }
 }
 
 const GOING_AWAY_RETRY_MS = 1_000

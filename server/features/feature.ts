@@ -45,6 +45,7 @@ export function openFeatures(features: AnyFeature[], clock: () => number, report
   const byKind = new Map(
     features.map((each) => [each.kind, { each, buckets: each.rate && openBuckets<number>(each.rate, MAX_DEVICES) }]),
   )
+  let stopped = false
   const tell = (each: (feature: AnyFeature) => void): void => {
     for (const feature of features) {
       try {
@@ -71,7 +72,11 @@ export function openFeatures(features: AnyFeature[], clock: () => number, report
     connected: (session) => tell((each) => each.connected?.(session)),
     gone: (session) => tell((each) => each.gone?.(session)),
     acked: (session, envelopes, earlier) => tell((each) => each.acked?.(session, envelopes, earlier)),
-    hear: (hint) => tell((each) => each.hear?.(hint)),
-    stop: () => tell((each) => each.stop?.()),
+    // Other nodes go on: what they still say would set timers, and ask a database that is gone.
+    hear: (hint) => stopped || tell((each) => each.hear?.(hint)),
+    stop: () => {
+      stopped = true
+      tell((each) => each.stop?.())
+    },
   }
 }

@@ -12,12 +12,6 @@ import type { Entered, Reception } from '../reception.ts'
 import type { Time } from '../time.ts'
 import type { Uploads } from '../uploads.ts'
 
-export type FrameRoutes = {
-  routes: Route[]
-  /** Sends every waiting poll away. [C-8] */
-  goAway(): void
-}
-
 type Deps = { reception: Reception; uploads: Uploads; time: Time; observe: Observe }
 
 const PROTOBUF = 'application/x-protobuf'
@@ -26,14 +20,11 @@ const CONTENT_TYPES = new Set([PROTOBUF, 'application/octet-stream'])
 const STEPS_ABOVE_BYTES = 64 * 1024
 /** These are about a connection, and there is none. [C-9.1] */
 const NEEDS_SOCKET = new Set<ClientFrame['kind']>(['sync', 'reauthenticate', 'presence'])
-/** Polls sent away come back spread over this time, milliseconds. [C-8] */
-const RETURN_SPREAD_MS = 5_000
 /** A device that waited is taken to be there for so long after each answer, milliseconds. [C-9.8] */
 const REST_MS = 3_000
 
 /** `POST /v1/frames` and `GET /v1/deliveries`. */
-export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameRoutes {
-  const waiting = new Set<Poll>()
+export function frameRoutes({ reception, uploads, time, observe }: Deps): Route[] {
   /** By device key, those between two requests. */
   const resting = new Map<number, Poll>()
 
@@ -76,10 +67,8 @@ export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameR
     // The one before it is displaced, and what it kept comes with this.
     if (isConsumer) poll.carry(resting.get(caller.deviceKey)?.kept ?? [])
     const events = reception.enter(poll, caller, Number.POSITIVE_INFINITY, isConsumer)
-    if (isConsumer) waiting.add(poll)
     events.frame(encodeSyncRequest(lastMessageId, limit))
     const { frames, refusal, code } = await poll.ended
-    waiting.delete(poll)
     if (isConsumer && code === 1000 && !refusal) rest(poll, caller.deviceKey, events)
     else events.closed(code)
     for (const frame of frames) events.sent(frame)
@@ -99,35 +88,26 @@ export function frameRoutes({ reception, uploads, time, observe }: Deps): FrameR
   }
 
   const shared = { auth: 'device' as const }
-  return {
-    routes: [
-      route<RawBody>({
-        ...shared,
-        method: 'POST',
-        path: '/v1/frames',
-        summary: 'One ClientFrame; the answer is the ServerFrame that answers it.',
-        raw: true,
-        maxBodyBytes: FRAME_HTTP_MAX_BYTES,
-        refuse: (error) => answerOf(encode.error(0, error).bytes, error),
-        handle: exchange,
-      }),
-      route<undefined>({
-        ...shared,
-        method: 'GET',
-        path: '/v1/deliveries',
-        summary: 'What waits for the device, or comes within wait_seconds, as length-delimited ServerFrames.',
-        refuse: (error) => answerOf(delimited([encode.error(0, error)]), error),
-        handle: deliveries,
-      }),
-    ],
-    goAway() {
-      for (const poll of resting.values()) poll.close(1001, 'going away')
-      for (const poll of waiting) {
-        poll.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
-        poll.close(1001, 'going away')
-      }
-    },
-  }
+  return [
+    route<RawBody>({
+      ...shared,
+      method: 'POST',
+      path: '/v1/frames',
+      summary: 'One ClientFrame; the answer is the ServerFrame that answers it.',
+      raw: true,
+      maxBodyBytes: FRAME_HTTP_MAX_BYTES,
+      refuse: (error) => answerOf(encode.error(0, error).bytes, error),
+      handle: exchange,
+    }),
+    route<undefined>({
+      ...shared,
+      method: 'GET',
+      path: '/v1/deliveries',
+      summary: 'What waits for the device, or comes within wait_seconds, as length-delimited ServerFrames.',
+      refuse: (error) => answerOf(delimited([encode.error(0, error)]), error),
+      handle: deliveries,
+    }),
+  ]
 }
 
 /** @throws BadFrame. */

@@ -86,6 +86,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
         load: { bytes: 0 },
         maxConnections: 100,
         draining: () => false,
+        shut: () => false,
       }).door,
     ],
   })
