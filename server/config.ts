@@ -1,6 +1,9 @@
 // The operator's choices, from environment variables: the only reader of process.env. Numbers of the protocol are in proto/limits.ts.
 import { z } from 'zod'
+import type { Rate } from '../keys/meter.ts'
 import type { DrainSettings } from './drain.ts'
+import { LIMITS, type LimitRates, mapLimits, parseRates } from './limits.ts'
+import { isOrigin, misspelt } from './spelling.ts'
 import type { OutsideIssuer } from './tokens.ts'
 
 /** A reason not to start that the operator can act on; each line of the message is complete and holds no secret. */
@@ -25,6 +28,8 @@ export type Config = {
   realm: string
   /** Who may make an account. [I-1] */
   registration: 'open' | 'invite' | 'issuer'
+  /** Whether people who share no conversation must ask each other first. [V-6] */
+  strangers: 'ask' | 'open'
   /** Another party that vouches for people. [T-5] */
   issuer: OutsideIssuer | null
   log: { level: (typeof LOG_LEVELS)[number]; format: 'pretty' | 'json' }
@@ -36,6 +41,10 @@ export type Config = {
   }
   /** Open sockets of this node. */
   maxConnections: number
+  /** Of them those of one user. [C-1.3] */
+  maxUserConnections: number
+  /** How often what may be done. */
+  limits: LimitRates
   drain: DrainSettings
   /** Origins whose pages may read answers, as browsers send them. [H-11] */
   allowedOrigins: string[]
@@ -71,11 +80,6 @@ const isRedisUrl = (text: string): boolean =>
   URL.canParse(text) && ['redis:', 'rediss:'].includes(new URL(text).protocol) && new URL(text).hostname !== ''
 
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `is not one of ${values.join(', ')}`)
-
-// Browsers write origins in lower case, without a path and without the scheme's own port.
-const isOrigin = (text: string): boolean =>
-  /^[a-z][a-z0-9+.-]*:\/\/(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9]\d{0,4})?$/.test(text) &&
-  (!/^https?:/.test(text) || (URL.canParse(text) && new URL(text).origin === text))
 
 /** Every variable there is, in the order of docs/configuration.md. */
 export const VARIABLES = {
@@ -138,6 +142,13 @@ export const VARIABLES = {
     unset: 'open',
     schema: oneOf(['open', 'invite', 'issuer']).default('open'),
   },
+  SEALPOST_STRANGERS: {
+    about:
+      'Whether somebody who is written to or put into a group by a person he shares no conversation with is asked first (ask), or everybody here knows everybody (open), as within one company.',
+    example: 'open',
+    unset: 'ask',
+    schema: oneOf(['ask', 'open']).default('ask'),
+  },
   SEALPOST_ISSUER_URL: {
     about: 'Exact `iss` of an outside issuer whose tokens authorise registration and linking.',
     example: 'https://login.example.org',
@@ -199,6 +210,12 @@ export const VARIABLES = {
     unset: '50000',
     schema: whole(1, 1e7, 50_000),
   },
+  SEALPOST_MAX_USER_CONNECTIONS: {
+    about: 'Of them those of one user, the ones being closed included; 0 = as many as there are.',
+    example: '30',
+    unset: '30',
+    schema: whole(0, 1e7, 30),
+  },
   SEALPOST_GRACE_SECONDS: {
     about:
       'From SIGTERM or Ctrl-C to the end: what is under way is answered, whoever is connected is sent away. What starts and stops the relay must allow it some seconds more.',
@@ -250,20 +267,12 @@ export const VARIABLES = {
 type Name = keyof typeof VARIABLES
 type Values = { [K in Name]: z.output<(typeof VARIABLES)[K]['schema']> }
 
-// Set by Kubernetes in every pod beside a service called sealpost.
-const KUBERNETES = /^SEALPOST_(SERVICE_|PORT_\d|PORT=tcp:)/
-
-// Levenshtein's: how many letters to change, add or drop.
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, at) => at)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
-    }
-    row = next
-  }
-  return row[b.length]!
+/** These and those of limits.ts, which says how they are written. */
+const ALL: Record<string, Variable> = { ...VARIABLES }
+for (const { variable, about, unset } of Object.values(LIMITS)) {
+  const isRight = (text: string) => parseRates(text) !== null
+  const schema = z.string().default(unset).refine(isRight, 'is neither off nor of the form 10/s or 5000+500/s')
+  ALL[variable] = { about, unset, example: unset, schema: schema.transform((text) => parseRates(text)!) }
 }
 
 /**
@@ -273,10 +282,10 @@ function distance(a: string, b: string): number {
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = process.stderr.isTTY === true): Config {
   const problems: string[] = []
-  const names = Object.keys(VARIABLES) as Name[]
+  const names = Object.keys(ALL)
   const read: Record<string, unknown> = {}
   for (const name of names) {
-    const variable: Variable = VARIABLES[name]
+    const variable = ALL[name]!
     const given = env[name] || undefined
     const checked = variable.schema.safeParse(given)
     if (checked.success) read[name] = checked.data
@@ -285,11 +294,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
       problems.push(`${shown} ${checked.error.issues[0]!.message}; for example ${name}=${variable.example}`)
     }
   }
-  for (const name of Object.keys(env)) {
-    if (!name.startsWith('SEALPOST_') || name in VARIABLES || KUBERNETES.test(`${name}=${env[name]}`)) continue
-    const nearest = names.map((known) => ({ known, far: distance(name, known) })).sort((a, b) => a.far - b.far)[0]!
-    problems.push(`${name} is not a variable of the relay; did you mean ${nearest.known}?`)
-  }
+  problems.push(...misspelt(env, names))
   if (read.SEALPOST_REGISTRATION === 'issuer' && !env.SEALPOST_ISSUER_URL) {
     problems.push(
       `SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL; for example SEALPOST_ISSUER_URL=${VARIABLES.SEALPOST_ISSUER_URL.example}`,
@@ -306,10 +311,11 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
     )
   }
   if (problems.length > 0) throw new StartError(problems.join('\n'))
-  return assemble(read as Values, isTerminal)
+  const limits = mapLimits((name) => read[LIMITS[name].variable] as Rate[])
+  return { ...assemble(read as Values, isTerminal), limits }
 }
 
-function assemble(values: Values, isTerminal: boolean): Config {
+function assemble(values: Values, isTerminal: boolean): Omit<Config, 'limits'> {
   const realm = values.SEALPOST_REALM ?? `http://localhost:${values.PORT}`
   const issuer = values.SEALPOST_ISSUER_URL
   const urls = values.REDIS_URL
@@ -321,6 +327,7 @@ function assemble(values: Values, isTerminal: boolean): Config {
     redis: urls ? { urls, cluster: urls.length > 1 || values.SEALPOST_REDIS_CLUSTER === 'yes' } : null,
     realm,
     registration: values.SEALPOST_REGISTRATION,
+    strangers: values.SEALPOST_STRANGERS,
     issuer: issuer
       ? {
           issuer,
@@ -335,6 +342,7 @@ function assemble(values: Values, isTerminal: boolean): Config {
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
     },
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
+    maxUserConnections: values.SEALPOST_MAX_USER_CONNECTIONS || Number.POSITIVE_INFINITY,
     drain: {
       pauseMs: values.SEALPOST_DRAIN_PAUSE_SECONDS * 1000,
       perSecond: values.SEALPOST_DRAIN_PER_SECOND,

@@ -1,8 +1,10 @@
 // Every wrong variable gives one line that says what to change; no line repeats a secret.
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
+import { FETCH_RATES } from '../../keys/budget.ts'
 import { CONFIGURATION, configurationPage } from '../../scripts/configuration.ts'
 import { readConfig, StartError } from '../../server/config.ts'
+import { usualRates } from '../../server/limits.ts'
 
 const refusal = (env: Record<string, string>): string[] => {
   try {
@@ -93,4 +95,38 @@ test('an outside issuer needs only its URL', () => {
 
 test('docs/configuration.md is what `npm run configuration` writes', async () => {
   expect(await readFile(CONFIGURATION, 'utf8')).toBe(configurationPage())
+})
+
+test('limits: rates of both forms, several at once, none; each has its variable', () => {
+  const { limits } = readConfig({})
+  expect(limits.messages).toEqual([
+    { burst: 10, everyMs: 100 },
+    { burst: 100, everyMs: 600 },
+  ])
+  expect(limits.deliveries).toEqual([{ burst: 5000, everyMs: 2 }])
+  expect(limits.lookups).toEqual([{ burst: 20, everyMs: 30_000 }])
+  const set = readConfig({
+    ...{ SEALPOST_LIMIT_MESSAGES: '3/d, 7+2/h', SEALPOST_LIMIT_DELIVERIES: 'off', SEALPOST_LIMIT_BUNDLES: '0' },
+    SEALPOST_MAX_USER_CONNECTIONS: '0',
+  })
+  expect(set.limits).toMatchObject({ deliveries: [], bundles: [], registrations: limits.registrations })
+  expect(set.limits.messages).toEqual([
+    { burst: 3, everyMs: 28_800_000 },
+    { burst: 7, everyMs: 1_800_000 },
+  ])
+  expect(set.maxUserConnections).toBe(Number.POSITIVE_INFINITY)
+})
+
+test.each(['10', '10/', '/s', '0/s', '10/week', '0+1/s', '10/s,', '1.5/s', '-1/s'])('a limit cannot be %s', (text) => {
+  const [line] = refusal({ SEALPOST_LIMIT_MESSAGES: text })
+  expect(line).toMatch(/is neither off nor of the form 10\/s or 5000\+500\/s; for example SEALPOST_LIMIT_MESSAGES=10/)
+})
+
+test('the rates of bundles and look-ups are those the protocol names, unless they are set [K-5] [U-4]', () => {
+  expect(usualRates()).toMatchObject({
+    bundles: [FETCH_RATES.caller],
+    bundlesOfDevice: [FETCH_RATES.pairBundles],
+    oneTimeKeys: [FETCH_RATES.pairOneTime],
+    oneTimeKeysOfDevice: [FETCH_RATES.target],
+  })
 })

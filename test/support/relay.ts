@@ -1,5 +1,6 @@
 // A whole relay in this process, on a database and a port of its own.
 import { type Config, readConfig } from '../../server/config.ts'
+import { noRates } from '../../server/limits.ts'
 import { openObserve } from '../../server/observe.ts'
 import { type Clock, type Nodes, startRelay } from '../../server/start.ts'
 import type { Time } from '../../server/time.ts'
@@ -21,14 +22,19 @@ export type TestRelay = {
 }
 
 /**
- * @param options.config changes to what an empty environment gives. @param options.db for a second node or a restart.
+ * @param options.config changes to what an empty environment gives without limits. @param options.db for a second node or a restart.
  * @param options.time clock and timers of what is gathered. @param options.nodes what several nodes have in common.
  */
 export async function testRelay(
   options: { config?: Partial<Config>; db?: TestDatabase; clock?: Clock; time?: Time; nodes?: Nodes } = {},
 ): Promise<TestRelay> {
   const db = options.db ?? (await testDatabase())
-  const config: Config = { ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }), ...options.config }
+  // Most tests are about something else than limits, and faster than people.
+  const config: Config = {
+    ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }),
+    limits: noRates(),
+    ...options.config,
+  }
   const logged: string[] = []
   const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
   try {
