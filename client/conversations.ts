@@ -118,7 +118,7 @@ export class Conversations {
     const candidate = roster.candidates.at(-1)
     const list = (members: Roster['members']) => [...members].map(([userId, role]) => ({ userId, role }))
     return {
-      ...{ id, kind: roster.kind, ghosts: row.ghosts, archived: roster.archived },
+      ...{ id, kind: roster.kind, ghosts: this.ghosts(id), archived: roster.archived },
       members: list(roster.members),
       unsignedRevisions: roster.unsigned,
       unconfirmed: candidate ? { revision: candidate.links.at(-1)!.revision, members: list(candidate.members) } : null,
@@ -174,8 +174,12 @@ export class Conversations {
     rows.put(tx, id, { ...row, ghosts: [...row.ghosts, userId] })
     return true
   }
+  /** Users noted so whom nobody has added since. */
   ghosts(id: Uuid): Uuid[] {
-    return this.core.storage.transaction((tx) => rows.get(tx, id))?.ghosts ?? []
+    const ghosts = this.core.storage.transaction((tx) => rows.get(tx, id))?.ghosts ?? []
+    if (ghosts.length === 0) return ghosts
+    const members = this.roster(id)?.members
+    return ghosts.filter((userId) => !members?.has(userId))
   }
 
   /** Takes a link of the chain. @returns false when links before it are missing, or it is not what was known. */

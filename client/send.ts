@@ -42,6 +42,11 @@ export class Sealer {
 
   /** After a DEVICE_MISMATCH: what it names and nothing else. [S-4.4] */
   async repair(row: OutboxRow, mismatch: Mismatch): Promise<OutboxRow> {
+    const { conversationId } = row
+    const members = this.conversations.roster(conversationId)?.members
+    // Somebody who was added a moment ago: the chain may say so before its event comes.
+    if (row.to === null && mismatch.missing.some(({ userId }) => !members?.has(userId)))
+      await this.conversations.settle(conversationId)
     const { kept, wanted, gone } = repairOf(row.recipients ?? [], mismatch, this.core.account.self, row.to !== null)
     const changed = { ...row, rounds: row.rounds + 1 }
     // The plaintext of a complaint is what is sent: only the address was wrong.

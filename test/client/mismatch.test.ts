@@ -299,3 +299,45 @@ it('an identity change is surfaced, nothing is encrypted to it, and accepting it
   expect(texts(bob, conversation)).not.toContain('to nobody')
   await bye(alice, bob, laptop)
 })
+
+describe('missing: a member whom the chain has and no event told of yet', () => {
+  async function added() {
+    const wire = new Tamper()
+    const [alice, bob, carol] = [await joined(relay), await joined(relay, { transport: wire }), await joined(relay)]
+    const id = await alice.conversations.group([bob.userId, carol.userId])
+    await say(alice, id, 'hello')
+    await shown(bob, id, 'hello')
+    await say(bob, id, 'hello yourself')
+    const dave = await joined(relay)
+    wire.frames = (frame) => (frame.envelope?.systemEvent?.conversationChanged ? [] : [frame])
+    await alice.conversations.addMembers(id, [dave.userId])
+    return { alice, bob, carol, dave, id, wire }
+  }
+
+  it('is written to like everybody', async () => {
+    const { alice, bob, carol, dave, id } = await added()
+    const ghosts: string[] = []
+    bob.on('ghost', ({ userId }) => ghosts.push(userId))
+    await say(bob, id, 'to all four')
+    await shown(dave, id, 'to all four')
+    expect([ghosts, bob.conversations.get(id)!.ghosts, bob.conversations.get(id)!.members.length]).toEqual([[], [], 4])
+    await bye(alice, bob, carol, dave)
+  })
+
+  it('is no ghost any more once the chain has him', async () => {
+    const { alice, bob, carol, dave, id, wire } = await added()
+    wire.answers = (request, answer) => {
+      if (!request.url.includes(`/v1/conversations/${id}?`)) return answer
+      return { ...answer, body: JSON.stringify({ ...JSON.parse(answer.body), changes: [] }) }
+    }
+    const ghost = until(bob, 'ghost')
+    await say(bob, id, 'to three')
+    expect([(await ghost).userId, bob.conversations.get(id)!.ghosts]).toEqual([dave.userId, [dave.userId]])
+    wire.answers = null
+    await bob.conversations.settle(id)
+    expect(bob.conversations.get(id)!.ghosts).toEqual([])
+    await say(bob, id, 'to four')
+    await shown(dave, id, 'to four')
+    await bye(alice, bob, carol, dave)
+  })
+})
