@@ -15,6 +15,7 @@ import {
   type RoleName,
   type Roster,
   signedChange,
+  type Word,
 } from './roster.ts'
 import { Stage } from './stage.ts'
 import type { Transaction } from './storage.ts'
@@ -81,10 +82,15 @@ export class Conversations {
     chain.put(tx, `${id}/${ordered(link.revision)}`, link)
   }
 
-  /** Takes changes for true because of a member's message. @returns whether there was something to confirm, and this was enough for it. */
-  confirmIn(tx: Transaction, id: Uuid, by: Parameters<typeof confirmable>[1]): boolean {
+  /**
+   * Takes changes for true because of what messages say, or of its user's look.
+   * @returns whether there was something to confirm, and this was enough for it.
+   */
+  confirmIn(tx: Transaction, id: Uuid, by: { words: () => Word[] } | { revision: number }): boolean {
     const roster = this.rosterIn(tx, id)
-    const candidate = roster && confirmable(roster, by)
+    if (!roster || roster.candidates.length === 0) return false
+    const said = 'revision' in by ? by : { words: by.words(), self: this.core.account.self.userId }
+    const candidate = confirmable(roster, said)
     if (!candidate) return false
     confirm(candidate.links)
     for (const link of candidate.links) this.keep(tx, id, link)

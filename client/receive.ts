@@ -75,7 +75,7 @@ export class Receiver {
     const telling: Telling = []
     this.core.storage.transaction((tx) => {
       const rows = held.scan(tx, { prefix: `${conversationId}/` })
-      for (const { record } of rows) this.confirm(tx, record, telling)
+      while (this.confirm(tx, conversationId, () => rows.map(({ record }) => record), telling));
       const roster = this.conversations.rosterIn(tx, conversationId)
       if (!roster || isUnconfirmed(roster)) return
       for (const { key, record } of rows) {
@@ -156,17 +156,19 @@ export class Receiver {
     return true
   }
 
-  /** Who writes with a roster_hash says that this is the roster: enough for changes whose signer's key is not known here any more. */
-  private confirm(tx: Transaction, { incoming: { conversationId, sender }, rosterHash }: Held, telling: Telling): void {
-    if (this.conversations.confirmIn(tx, conversationId, { userId: sender.userId, rosterHash }))
-      telling.push(() => this.core.events.emit('conversation', { conversationId }))
+  /** Who writes with a roster_hash says that this is the roster: it may be enough for changes whose signer's key is not known any more. */
+  private confirm(tx: Transaction, conversationId: Uuid, rows: () => Held[], telling: Telling): boolean {
+    const words = () => rows().map(({ incoming, rosterHash }) => ({ userId: incoming.sender.userId, rosterHash }))
+    const isNew = this.conversations.confirmIn(tx, conversationId, { words })
+    if (isNew) telling.push(() => this.core.events.emit('conversation', { conversationId }))
+    return isNew
   }
 
   /** Shown, or held until the roster it was written for is known. Order within a conversation stays. [P-3.3] */
   private place(tx: Transaction, row: Held, telling: Telling): void {
     const { conversationId } = row.incoming
     const prefix = `${conversationId}/`
-    this.confirm(tx, row, telling)
+    this.confirm(tx, conversationId, () => [...held.scan(tx, { prefix }).map(({ record }) => record), row], telling)
     const roster = this.conversations.rosterIn(tx, conversationId)
     const waits = held.scan(tx, { prefix, limit: 1 }).length > 0
     if (!waits && roster && faultOf(roster, row) === null) this.show(tx, row, telling)

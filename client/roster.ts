@@ -210,20 +210,31 @@ export function buildRoster(kind: Roster['kind'], conversationId: Uuid, links: L
   return roster
 }
 
+/** What a message says of the roster by its roster_hash. */
+export type Word = { userId: Uuid; rosterHash: Uint8Array }
+
 /**
- * What of the candidates somebody's word is enough for. @param by a member's message with its roster_hash, which counts as in `mayVouch`;
- * otherwise the user, who looked at it up to that revision.
+ * What of the candidates somebody's word is enough for. @param by messages; otherwise the user, who looked at it up to that revision.
+ * Where a roster is known, an admin's word counts as in `mayVouch`. Where none is, a relay may have made every link up, and whoever they
+ * make a member or an admin may be in league with it: then it takes the word of who is said to have made the conversation, of a device
+ * of one's own user, or of every other member, so that one honest one among them is enough to spoil it.
  */
 export function confirmable(
   { revision, members, candidates }: Roster,
-  by: { userId: Uuid; rosterHash: Uint8Array } | { revision: number },
+  by: { words: Word[]; self: Uuid } | { revision: number },
 ): Candidate | null {
-  const mayConfirm = (each: Candidate, userId: Uuid) =>
-    revision > 0 ? members.get(userId) === 'admin' : each.members.has(userId)
-  const isMeant = (each: Candidate) =>
-    'revision' in by
-      ? each.links.at(-1)!.revision === by.revision
-      : isSame(each.hash, by.rosterHash) && mayConfirm(each, by.userId)
+  const isMeant = (each: Candidate): boolean => {
+    if ('revision' in by) return each.links.at(-1)!.revision === by.revision
+    const saying = new Set(
+      by.words.filter(({ rosterHash }) => isSame(each.hash, rosterHash)).map(({ userId }) => userId),
+    )
+    if (saying.size === 0) return false
+    if (revision > 0) return [...saying].some((userId) => members.get(userId) === 'admin')
+    const [first] = each.links
+    const who = (userId: Uuid) => each.members.has(userId) && saying.has(userId)
+    if (who(by.self) || (first?.change === 'created' && who(first.actor))) return true
+    return [...each.members.keys()].every((userId) => userId === by.self || saying.has(userId))
+  }
   return candidates.find(isMeant) ?? null
 }
 

@@ -74,6 +74,11 @@ class Chain {
   }
 }
 
+/** What messages of those users say, to a device of Carol's. */
+const said = (rosterHash: Uint8Array, ...userIds: string[]) => ({
+  words: userIds.map((userId) => ({ userId, rosterHash })),
+  self: CAROL,
+})
 const members = ({ members }: Pick<Roster, 'members'>): string[] => [...members.keys()]
 const group = (): Chain => new Chain().add(ALICE, 'created', [ALICE, BOB, CAROL])
 
@@ -127,7 +132,7 @@ describe('a device that never knew the former key', () => {
     const roster = chain.read()
     expect([roster.revision, roster.unsigned, isUnconfirmed(roster)]).toEqual([0, [1, 2, 3], true])
     // With the first of them confirmed, the rest follows from signatures.
-    confirm(confirmable(roster, { userId: CAROL, rosterHash: roster.candidates[0]!.hash })!.links)
+    confirm(confirmable(roster, said(roster.candidates[0]!.hash, ALICE))!.links)
     const known = chain.read()
     expect([known.revision, known.unsigned, known.candidates]).toEqual([3, [], []])
     expect(members(known)).toEqual([ALICE, BOB, CAROL, DAVE])
@@ -142,24 +147,43 @@ describe('a device that never knew the former key', () => {
     expect([roster.revision, roster.unsigned]).toEqual([0, [1, 2]])
   })
 
-  it('believes a member’s message with the roster_hash, as far as that goes, and nobody else’s', () => {
+  it('believes the word of who made it and of its own user’s other devices, as far as that goes', () => {
     const chain = replaced((it) => it.add(ALICE, 'members_added', [DAVE]))
-    const roster = chain.read()
-    const [first, second] = roster.candidates
-    expect(confirmable(roster, { userId: GHOST, rosterHash: second!.hash })).toBeNull()
-    expect(confirmable(roster, { userId: BOB, rosterHash: new Uint8Array(32) })).toBeNull()
-    expect(confirmable(roster, { userId: DAVE, rosterHash: first!.hash })).toBeNull()
-    confirm(confirmable(roster, { userId: BOB, rosterHash: first!.hash })!.links)
+    const [first, second] = chain.read().candidates
+    for (const each of [said(second!.hash, GHOST), said(new Uint8Array(32), ALICE), said(second!.hash)])
+      expect(confirmable(chain.read(), each)).toBeNull()
+    for (const who of [ALICE, CAROL]) expect(confirmable(chain.read(), said(second!.hash, who))).not.toBeNull()
+    confirm(confirmable(chain.read(), said(first!.hash, ALICE))!.links)
     expect(chain.read()).toMatchObject({ revision: 1, unsigned: [2] })
-    confirm(confirmable(chain.read(), { userId: ALICE, rosterHash: second!.hash })!.links)
+    confirm(confirmable(chain.read(), said(second!.hash, ALICE))!.links)
     expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
+  })
+
+  it('believes every other member together, not one or two of them: the relay may have made them members', () => {
+    const chain = replaced((it) => it.add(ALICE, 'members_added', [DAVE]))
+    const { hash: all } = chain.read().candidates[1]!
+    for (const some of [[BOB], [DAVE], [BOB, DAVE], [BOB, DAVE, GHOST]])
+      expect(confirmable(chain.read(), said(all, ...some))).toBeNull()
+    // Its own user is the one who made it, and lost everything.
+    const own = { ...said(all, BOB, DAVE, CAROL), self: ALICE }
+    expect(members(confirmable(chain.read(), own)!)).toEqual([ALICE, BOB, CAROL, DAVE])
+    expect(confirmable(chain.read(), { ...said(all, BOB, DAVE), self: ALICE })).toBeNull()
+  })
+
+  it('is not made to believe in an accomplice of the relay, as a member or as an admin', () => {
+    const chain = new Chain()
+    chain.add(ALICE, 'created', [ALICE, BOB, CAROL, GHOST], { forged: true })
+    chain.add(ALICE, 'role_changed', [GHOST], { role: 'admin', forged: true })
+    const roster = chain.read()
+    expect(roster.candidates).toHaveLength(2)
+    for (const { hash } of roster.candidates) expect(confirmable(roster, said(hash, GHOST))).toBeNull()
   })
 
   it('is not led astray by links that the relay puts between or behind', () => {
     const chain = replaced()
     const { hash: known } = chain.read().candidates[0]!
     chain.add(ALICE, 'members_added', [GHOST], { forged: true })
-    confirm(confirmable(chain.read(), { userId: BOB, rosterHash: known })!.links)
+    confirm(confirmable(chain.read(), said(known, ALICE))!.links)
     expect(members(chain.read())).toEqual([ALICE, BOB, CAROL])
     chain.add(ALICE, 'members_added', [DAVE], { after: 1 })
     expect(chain.read()).toMatchObject({ revision: 3, unsigned: [2], candidates: [] })
@@ -182,8 +206,7 @@ describe('a device that knows a roster', () => {
     chain.add(ALICE, 'role_changed', [BOB], { role: 'admin', forged: true }).add(BOB, 'members_added', [GHOST])
     const roster = chain.read()
     expect([roster.revision, roster.unsigned, members(roster)]).toEqual([1, [2, 3], [ALICE, BOB, CAROL]])
-    for (const { hash: rosterHash } of roster.candidates)
-      expect(confirmable(roster, { userId: BOB, rosterHash })).toBeNull()
+    for (const { hash: rosterHash } of roster.candidates) expect(confirmable(roster, said(rosterHash, BOB))).toBeNull()
   })
 
   it('takes one for true that an admin vouches for: he could have made it himself', () => {
@@ -193,8 +216,8 @@ describe('a device that knows a roster', () => {
     chain.renew(ALICE)
     const roster = chain.read()
     expect([roster.revision, roster.unsigned, isUnconfirmed(roster)]).toEqual([2, [3], false])
-    expect(confirmable(roster, { userId: CAROL, rosterHash: roster.candidates[0]!.hash })).toBeNull()
-    expect(confirmable(roster, { userId: BOB, rosterHash: roster.candidates[0]!.hash })).not.toBeNull()
+    expect(confirmable(roster, said(roster.candidates[0]!.hash, CAROL))).toBeNull()
+    expect(confirmable(roster, said(roster.candidates[0]!.hash, BOB))).not.toBeNull()
     chain.add(BOB, 'updated', [])
     expect(members(chain.read())).toEqual([ALICE, BOB, CAROL, DAVE])
   })
