@@ -1,13 +1,18 @@
 // One PostgreSQL for the whole run, one database per file: see test/support/database.ts.
+import { readdirSync, readFileSync } from 'node:fs'
 import { defineConfig } from 'vitest/config'
+
+/** Test files that say so. */
+const needing = (what: RegExp): string[] =>
+  readdirSync('test', { recursive: true })
+    .map((name) => `test/${name}`)
+    .filter((path) => path.endsWith('.test.ts') && what.test(readFileSync(path, 'utf8')))
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // `npm test -- --without-redis`: files of that name need Redis, HAProxy or both.
-    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS
-      ? ['redis', 'haproxy', 'cluster'].map((each) => `test/**/${each}*.test.ts`)
-      : [],
+    // `npm test -- --without-redis`
+    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? needing(/support\/(redis|cluster)\.ts'|startHaproxy/) : [],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 3,

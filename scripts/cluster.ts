@@ -99,7 +99,7 @@ async function main(): Promise<void> {
       `port ${config.port} on ${host} is in use; stop what listens there, or choose another: PORT=${config.port + 10}`,
     )
   }
-  const [port = config.port] = config.port === 0 ? await freePorts(20_000, 1) : []
+  const [port = config.port] = config.port === 0 ? await freePorts(0, 1) : []
   const database = await startDatabase(config)
   const redis = await startRedisHere(config)
   const ports = await freePorts(port + 1, RELAYS)

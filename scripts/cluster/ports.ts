@@ -24,10 +24,10 @@ async function tryPort(host: string, port: number): Promise<number | null> {
 
 export const isFree = async (host: string, port: number): Promise<boolean> => (await tryPort(host, port)) !== null
 
-/** The first free ones of this machine from there on. */
+/** The first free ones of this machine from there on; 0: any. */
 export async function freePorts(from: number, count: number): Promise<number[]> {
   const found: number[] = []
-  for (let port = from; found.length < count && port < 65_536; port++)
+  for (let port = from || 65_536; found.length < count && port < 65_536; port++)
     if (await isFree('127.0.0.1', port)) found.push(port)
   while (found.length < count) found.push((await tryPort('127.0.0.1', 0))!)
   return found
