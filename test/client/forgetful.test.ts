@@ -1,8 +1,10 @@
 // A relay whose database went back: read marks are told it again, and messages go on being followed under the ids they have now. [K-9]
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Device, MemoryStorage } from '../../client/index.ts'
+import { sealpost } from '../../proto/generated/relay.js'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { device, joined, live, quiet, say, shown, until } from '../support/sdk.ts'
+import { device, joined, linked, live, quiet, say, shown, until } from '../support/sdk.ts'
+import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -73,3 +75,39 @@ it('a message that was forgotten and sent again is delivered under its new id', 
   await Promise.all([again.close(), reader.close()])
   await after.close()
 })
+
+it.each(['OVERLOADED', 'RATE_LIMITED', 'UNAVAILABLE'] as const)(
+  'a message that was forgotten comes, whoever is gone since, and though the relay is %s at first',
+  async (code) => {
+    const [storage, bobs, wire] = [new MemoryStorage(), new MemoryStorage(), new Tamper()]
+    const [alice, bob] = [await joined(relay, { storage }), await joined(relay, { storage: bobs })]
+    const laptop = await linked(bob, relay)
+    const conversation = await alice.conversations.direct(bob.userId)
+    await shown(bob, conversation, (await say(alice, conversation, 'hello')).body.text!)
+    await quiet(bob)
+    await bob.close()
+    await say(alice, conversation, 'forgotten')
+    await shown(laptop, conversation, 'forgotten')
+    await alice.close()
+    await laptop.unlink(laptop.deviceId)
+    await laptop.close()
+    const after = await restored(['message_deliveries_waiting', 'messages'])
+    let refused = 0
+    wire.passes = ({ requestId, signalMessage }) => {
+      if (!signalMessage || refused++ > 1) return true
+      const error = { code: sealpost.v1.ErrorCode[`ERROR_CODE_${code}`], message: 'later', retryAfterMs: 1 }
+      queueMicrotask(() => wire.say({ requestId, error }))
+      return false
+    }
+    const again = device(after, { storage, transport: wire })
+    await live(again)
+    await quiet(again)
+    const reader = await live(device(after, { storage: bobs }))
+    await shown(reader, conversation, 'forgotten')
+    const scopes = wire.sent.flatMap(({ signalMessage }) => (signalMessage ? [signalMessage.scope] : []))
+    expect(scopes.slice(0, 3)).toEqual([1, 1, 1])
+    expect(scopes).toContain(sealpost.v1.Scope.SCOPE_SUBSET)
+    await Promise.all([again.close(), reader.close()])
+    await after.close()
+  },
+)
