@@ -1,7 +1,7 @@
 // Conversations as this device knows them: the chain of changes, what it comes to, and changes of one's own, signed.
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
-import { base64, base64url, fromBase64, isSame } from './bytes.ts'
+import { base64, base64url, fromBase64, hex, isSame } from './bytes.ts'
 import type { Core } from './core.ts'
 import { meet } from './identities.ts'
 import {
@@ -38,7 +38,12 @@ export type Conversation = {
   archived: boolean
 }
 
-type Row = { kind: 'direct' | 'group'; links: number; ghosts: Uuid[] }
+/** @property version another one whenever a link is stored, never one that was there before. */
+type Row = { kind: 'direct' | 'group'; links: number; ghosts: Uuid[]; version?: string }
+
+/** A roster that was built. @property keys the identity keys that had a say in it, as they were. */
+type Built = { version: string; keys: Map<Uuid, Uint8Array | null>; roster: Roster }
+const BUILT_MAX = 100
 type ChangeJson = {
   revision: number
   change: ChangeName
@@ -55,6 +60,8 @@ const nonces = new Table<Uuid>('creations')
 /** Reads and changes; nothing here is sent over the socket. */
 export class Conversations {
   private readonly core: Core
+  /** To verify and hash every link for every message would take longer than to read it. */
+  private readonly built = new Map<Uuid, Built>()
 
   constructor(core: Core) {
     this.core = core
@@ -68,18 +75,41 @@ export class Conversations {
     const { crypto } = this.core
     const row = rows.get(tx, id)
     if (!row) return null
+    const before = this.built.get(id)
+    const isCurrent = ([userId, key]: [Uuid, Uint8Array | null]) => {
+      const now = crypto.identityOf(tx, userId)
+      return key && now ? isSame(key, now) : key === now
+    }
+    if (before?.version === row.version && before?.version && [...before.keys].every(isCurrent)) return before.roster
     const links = chain.scan(tx, { prefix: `${id}/` }).map(({ record }) => record)
-    const before = links.map(({ verifiedUnder }) => verifiedUnder)
+    const verified = links.map(({ verifiedUnder }) => verifiedUnder)
+    const keys: Built['keys'] = new Map()
     const roster = buildRoster(row.kind, id, links, {
       hash: crypto.hash,
       isSignedBy: crypto.isSignedBy,
-      identityOf: (userId) => crypto.identityOf(tx, userId),
+      identityOf: (userId) => {
+        const key = crypto.identityOf(tx, userId)
+        keys.set(userId, key)
+        return key
+      },
     })
-    for (const [at, link] of links.entries()) if (link.verifiedUnder !== before[at]) this.keep(tx, id, link)
+    const found = links.filter((link, at) => link.verifiedUnder !== verified[at])
+    for (const link of found) this.keep(tx, id, link)
+    const version = found.length > 0 || !row.version ? this.renew(tx, id) : row.version
+    this.built.delete(id)
+    this.built.set(id, { version, keys, roster })
+    if (this.built.size > BUILT_MAX) this.built.delete(this.built.keys().next().value!)
     return roster
   }
   private keep(tx: Transaction, id: Uuid, link: Link): void {
     chain.put(tx, `${id}/${ordered(link.revision)}`, link)
+  }
+  /** To be called in the transaction that stored links: what was built before is void, also if that transaction comes to nothing. */
+  private renew(tx: Transaction, id: Uuid): string {
+    const version = hex(globalThis.crypto.getRandomValues(new Uint8Array(16)))
+    const row = rows.get(tx, id)
+    if (row) rows.put(tx, id, { ...row, version })
+    return version
   }
 
   /**
@@ -94,6 +124,7 @@ export class Conversations {
     if (!candidate) return false
     confirm(candidate.links)
     for (const link of candidate.links) this.keep(tx, id, link)
+    this.renew(tx, id)
     return true
   }
 
@@ -201,7 +232,8 @@ export class Conversations {
       if (nonce && (nonces.get(tx, nonce) ?? id) !== id) link.signedChange = new Uint8Array(1)
       else if (nonce) nonces.put(tx, nonce, id)
     } else if (row) rows.put(tx, id, { ...row, links: link.revision })
-    chain.put(tx, `${id}/${ordered(link.revision)}`, link)
+    this.keep(tx, id, link)
+    this.renew(tx, id)
     return true
   }
 
