@@ -1,8 +1,8 @@
-// Writes docs/configuration.md from the table of variables in server/config.ts: `npm run configuration`.
+// Writes docs/configuration.md from the table in server/variables.ts: `npm run configuration`.
 import { writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { VARIABLES } from '../server/config.ts'
 import { LIMITS } from '../server/limits.ts'
+import { VARIABLES } from '../server/variables.ts'
 
 export const CONFIGURATION = fileURLToPath(new URL('../docs/configuration.md', import.meta.url))
 
@@ -20,7 +20,7 @@ export function configurationPage(): string {
 Environment variables are all there is; without any, \`npm start\` works. \`PORT\`, \`HOST\` and \`DATABASE_URL\` have the names every platform gives them, everything
 else starts with \`SEALPOST_\`. An empty variable counts as unset. A wrong value, or an unknown \`SEALPOST_\` variable, is one line on stderr and exit code 1.
 
-This page is written by \`npm run configuration\` from \`server/config.ts\`.
+This page is written by \`npm run configuration\` from \`server/variables.ts\`.
 
 | variable | is | unset | example |
 |---|---|---|---|

@@ -1,6 +1,7 @@
 // The only importer of uWebSockets.js: the listening socket, WebSocket upgrades, and connections. HTTP requests go to web.ts.
 
 import uws from 'uWebSockets.js'
+import type { BlockList } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES } from '../proto/limits.ts'
@@ -8,6 +9,7 @@ import { StartError } from './config.ts'
 import { type Admission, CLOSE } from './connection.ts'
 import { type Corkless, openCorkless } from './corkless.ts'
 import { refusal } from './errors.ts'
+import { clientOf } from './forwarded.ts'
 import { type Data, Link } from './link.ts'
 
 /** A request's head, copied: uWebSockets' own is gone after the first await. */
@@ -56,6 +58,8 @@ export type SocketOptions = {
   /** Anything no route matches. */
   notFound: HttpRoute['handle']
   doors: Door[]
+  /** Whose X-Forwarded-For is believed. */
+  trustedProxies: BlockList
   /** An error nobody expected, in full. */
   report(error: unknown): void
 }
@@ -90,8 +94,8 @@ const EXCLUSIVE_PORT = 1
 export async function listen(options: SocketOptions): Promise<Listener> {
   const app = uws.App()
   const corkless = openCorkless(app)
-  const serving: Serving = { report: options.report, stopped: false }
-  for (const door of options.doors) app.ws<Data>(door.path, behavior(door, options.report, corkless))
+  const serving: Serving = { report: options.report, trustedProxies: options.trustedProxies, stopped: false }
+  for (const door of options.doors) app.ws<Data>(door.path, behavior(door, options, corkless))
   for (const each of options.routes) {
     const method = each.method === 'DELETE' ? 'del' : (each.method.toLowerCase() as 'get' | 'post' | 'put' | 'patch')
     const places = each.path.split('/').filter((part) => part.startsWith(':')).length
@@ -132,11 +136,14 @@ export async function listen(options: SocketOptions): Promise<Listener> {
   })
 }
 
+/** What all doors and routes have in common. */
+type Served = Pick<SocketOptions, 'report' | 'trustedProxies'>
+
 /** stopped: nobody new is accepted. */
-type Serving = { readonly report: SocketOptions['report']; stopped: boolean }
+type Serving = Readonly<Served> & { stopped: boolean }
 
 /** What happens to the WebSockets of one door. */
-function behavior(door: Door, report: SocketOptions['report'], corkless: Corkless): uws.WebSocketBehavior<Data> {
+function behavior(door: Door, options: Served, corkless: Corkless): uws.WebSocketBehavior<Data> {
   return {
     // uWebSockets cuts larger messages off without a close frame; up to here the client is told 1009. [C-7.2]
     maxPayloadLength: 2 * door.maxMessageBytes,
@@ -146,7 +153,7 @@ function behavior(door: Door, report: SocketOptions['report'], corkless: Corkles
     sendPingsAutomatically: false,
     // Ciphertext does not compress.
     compression: uws.DISABLED,
-    upgrade: (response, request, context) => void upgrade(response, request, context, door, report, corkless),
+    upgrade: (response, request, context) => void upgrade(response, request, context, door, options, corkless),
     open(ws) {
       const data = ws.getUserData()
       data.link = new Link(ws, data.address)
@@ -172,7 +179,16 @@ function behavior(door: Door, report: SocketOptions['report'], corkless: Corkles
 
 const text = (buffer: ArrayBuffer): string => Buffer.from(buffer).toString()
 
-function head(response: uws.HttpResponse, request: uws.HttpRequest, places: number): Head {
+/** Whose request it is. */
+function addressOf(response: uws.HttpResponse, request: uws.HttpRequest, trusted: BlockList): string {
+  const lines: string[] = []
+  // getHeader gives the first line of several, which is the client's own.
+  if (request.getHeader('x-forwarded-for'))
+    request.forEach((name, value) => void (name === 'x-forwarded-for' && lines.push(value)))
+  return clientOf(text(response.getRemoteAddressAsText()), lines.join(), trusted)
+}
+
+function head(response: uws.HttpResponse, request: uws.HttpRequest, places: number, trusted: BlockList): Head {
   const length = request.getHeader('content-length')
   return {
     method: request.getMethod().toUpperCase(),
@@ -183,7 +199,7 @@ function head(response: uws.HttpResponse, request: uws.HttpRequest, places: numb
     origin: request.getHeader('origin') || null,
     contentType: request.getHeader('content-type'),
     contentLength: /^\d+$/.test(length) ? Number(length) : null,
-    address: text(response.getRemoteAddressAsText()),
+    address: addressOf(response, request, trusted),
   }
 }
 
@@ -204,7 +220,7 @@ async function upgrade(
   request: uws.HttpRequest,
   context: uws.us_socket_context_t,
   door: Door,
-  report: SocketOptions['report'],
+  { report, trustedProxies }: Served,
   corkless: Corkless,
 ): Promise<void> {
   // Everything is copied before the first await, after which uWebSockets' request is gone.
@@ -215,7 +231,7 @@ async function upgrade(
     request.getHeader('sec-websocket-protocol'),
   )
   const place = door.path.includes('/:') ? (request.getParameter(0) ?? '') : ''
-  const address = text(response.getRemoteAddressAsText())
+  const address = addressOf(response, request, trustedProxies)
   let gone = false
   response.onAborted(() => {
     gone = true
@@ -247,7 +263,7 @@ async function respond(
   route: HttpRoute,
   serving: Serving,
 ): Promise<void> {
-  const copied = head(response, request, places)
+  const copied = head(response, request, places, serving.trustedProxies)
   let gone = false
   const chunks: Buffer[] = []
   const pool =

@@ -256,6 +256,7 @@ export async function startRelay(
       notFound: shared(notFound),
       report,
       doors: [reception.door, provisioning.door],
+      trustedProxies: config.trustedProxies,
     }).catch(async (error: unknown) => {
       await Promise.all([sweeping.stop(), news.stop()])
       throw error

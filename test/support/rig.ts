@@ -1,4 +1,5 @@
 // The socket half of a relay without sends, fan-out and re-poll: the test is the one who announces rows to its sessions.
+import { BlockList } from 'node:net'
 import { openDirectory } from '../../keys/directory.ts'
 import { Acks } from '../../server/acks.ts'
 import { openLocalHub } from '../../server/bus/local.ts'
@@ -66,6 +67,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
     routes: [],
     notFound,
     report,
+    trustedProxies: new BlockList(),
     doors: [
       openReception({
         admit,
