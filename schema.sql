@@ -165,6 +165,12 @@ create table public.dead_letters (
 );
 CREATE INDEX dead_letters_device ON public.dead_letters USING btree (device_key);
 
+create unlogged table public.device_consumers (
+  device_key bigint not null,
+  epoch bigint not null,
+  constraint device_consumers_pkey PRIMARY KEY (device_key)
+) with (fillfactor=50);
+
 create table public.device_locks (
   device_key bigint not null,
   constraint device_locks_pkey PRIMARY KEY (device_key)

@@ -156,6 +156,8 @@ function openMetrics(register: Registry) {
     acks: counter('acks', 'Deliveries ended by an ack'),
     /** kind: of bus/bus.ts's Hint. */
     hints: counter('hints', 'Hints between nodes that came in, its own included', ['kind']),
+    /** by: 'hint'; or 'database', when the hint was lost. */
+    takenOver: counter('taken_over', 'Connections ended because their device connected on another node', ['by']),
     hintsLost: counter('hints_lost', 'Hints that did not get out to other nodes: Redis away, or not keeping up'),
     redis: gauge('redis_connected', '1 while Redis is reachable, 0 while not or where none is configured'),
     /** kind: the body's field in ServerFrame. */

@@ -5,12 +5,20 @@ import type { Delivery } from './frames.ts'
 
 /** What a connection starts from. */
 export type Start = {
-  /** Order among the connections of the device. I6 */
-  epoch: number
+  /** Order among the connections of the device, which is its consumer now; null = it is not: a newer one is, or it did not ask to be. I6 */
+  epoch: number | null
   tail: number
   waiting: boolean
   /** Read every time: it changes under a running relay when the database was restored. [K-9] */
   databaseEpoch: Uuid
+}
+
+/** What the database knows of a device that is connected. */
+export type Standing = {
+  /** Last sequence given out. */
+  tail: number
+  /** Of its newest connection, on whatever node; 0 = not known. I6 */
+  epoch: number
 }
 
 /** What a device has to be told it missed, until it acks gapId. [Q-8] */
@@ -60,14 +68,40 @@ export class Queue {
     this.reader = reader
   }
 
-  /** Epoch, tail and whether anything waits, for a connection that is already registered. Null: the device has no queue any more. */
-  async start(deviceKey: number): Promise<Start | null> {
+  /**
+   * Tail and whether anything waits, for a connection that is already registered, and its epoch. Null: the device has no queue any more.
+   * @param isConsumer the connection becomes the device's consumer, unless a newer one is. I6
+   */
+  async start(deviceKey: number, isConsumer = true): Promise<Start | null> {
     const [row] = await this.reader<(Omit<Start, 'databaseEpoch'> & { database_epoch: Uuid })[]>`
-      select nextval('session_epoch') as epoch, q.last as tail, (select epoch from relay_state) as database_epoch,
+      with q as (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1),
+        claimed as (
+          insert into device_consumers as c (device_key, epoch)
+          select ${deviceKey}, nextval('session_epoch') from q where ${isConsumer}
+          on conflict (device_key) do update set epoch = excluded.epoch where c.epoch < excluded.epoch
+          returning epoch)
+      select (select epoch from claimed) as epoch, q.last as tail, (select epoch from relay_state) as database_epoch,
         exists (select 1 from message_deliveries_waiting where device_key = ${deviceKey})
           or exists (select 1 from gaps where device_key = ${deviceKey}) as waiting
-      from (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1) q`
+      from q`
     return row ? { epoch: row.epoch, tail: row.tail, waiting: row.waiting, databaseEpoch: row.database_epoch } : null
+  }
+
+  /** Says again whose epochs these are, after the table was emptied or went back: the highest stays. I6 */
+  async claim(consumers: { deviceKey: number; epoch: number }[]): Promise<void> {
+    const columns = [consumers.map((each) => each.deviceKey), consumers.map((each) => each.epoch)]
+    const [keys, epochs] = columns.map((each) => `{${each.join(',')}}`)
+    // In the order of keys: two nodes must not wait for each other.
+    await this.reader`
+      insert into device_consumers as c (device_key, epoch)
+      select k, e from unnest(${keys!}::text::bigint[], ${epochs!}::text::bigint[]) x(k, e)
+      where exists (select 1 from device_sequences where device_key = k) order by k
+      on conflict (device_key) do update set epoch = excluded.epoch where c.epoch < excluded.epoch`
+  }
+
+  /** The connection of this epoch was over before it began: an older one may still be the consumer. */
+  async giveBack(deviceKey: number, epoch: number): Promise<void> {
+    await this.reader`delete from device_consumers where device_key = ${deviceKey} and epoch = ${epoch}`
   }
 
   /** Changes when the database was restored [K-9] or a replica took over: a new timeline, on which sequences are given out anew. */
@@ -78,12 +112,13 @@ export class Queue {
     return row.epoch
   }
 
-  /** Last sequence given out, per device; devices without a queue are left out. */
-  async tails(deviceKeys: number[]): Promise<Map<number, number>> {
-    const rows = await this.reader<{ k: number; last: number }[]>`
-      select x.k, q.last from unnest(${`{${deviceKeys.join(',')}}`}::text::bigint[]) x(k) cross join lateral (
+  /** Where these devices stand; those without a queue are left out. */
+  async tails(deviceKeys: number[]): Promise<Map<number, Standing>> {
+    const rows = await this.reader<{ k: number; last: number; epoch: number }[]>`
+      select x.k, q.last, coalesce((select epoch from device_consumers where device_key = x.k), 0) as epoch
+      from unnest(${`{${deviceKeys.join(',')}}`}::text::bigint[]) x(k) cross join lateral (
         select last from device_sequences where device_key = x.k order by last desc limit 1) q`
-    return new Map(rows.map((row) => [row.k, row.last]))
+    return new Map(rows.map((row) => [row.k, { tail: row.last, epoch: row.epoch }]))
   }
 
   /** Sequence of a message still waiting for this device; null when it is not (acked, foreign, unknown). Walks the device's queue. */

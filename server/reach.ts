@@ -25,10 +25,9 @@ export class Reach {
     this.bus = bus
   }
 
-  /** Its hints come to this node from now on. Before its first read, so that nothing in between is missed. */
-  joined({ caller }: Session): void {
-    void this.bus.join(`device:${caller.deviceKey}`)
-    void this.bus.join(`user:${caller.userId}`)
+  /** Its hints come to this node once it resolves: before its first read, so that nothing in between is missed. */
+  async joined({ caller }: Session): Promise<void> {
+    await Promise.all([this.bus.join(`device:${caller.deviceKey}`), this.bus.join(`user:${caller.userId}`)])
   }
 
   /** A session is over and forgotten; what others of its user need stays joined. */
@@ -68,6 +67,9 @@ export class Reach {
         break
       case 'lookAgain':
         this.sessions.lookAgain([hint.deviceKey])
+        break
+      case 'takenOver':
+        this.sessions.takenOver(hint.deviceKey, hint.epoch)
         break
       case 'unlinked':
         this.sessions.unlinked(hint.deviceKey)

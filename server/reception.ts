@@ -5,9 +5,10 @@ import { FRAME_HARD_MAX_BYTES, FRAME_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
 import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
+import type { Consumers } from './consumers.ts'
 import { toRelayError } from './errors.ts'
 import type { Outgoing } from './frames.ts'
-import type { Queue } from './queue.ts'
+import type { Queue, Start } from './queue.ts'
 import { IN_WORK_MAX_BYTES, Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
 import type { Sessions } from './sessions.ts'
@@ -21,6 +22,7 @@ export type ReceptionDeps = RelayDeps & {
   clock: () => number
   queue: Queue
   sessions: Sessions
+  consumers: Consumers
   directory: Directory
   maxConnections: number
   /** Nobody new is let in any more. */
@@ -52,7 +54,7 @@ export type Reception = {
 
 /** Where all devices of this node come in. */
 export function openReception(deps: ReceptionDeps): Reception {
-  const { sessions, reach, features, queue, directory, observe, clock } = deps
+  const { sessions, consumers, reach, features, queue, directory, observe, clock } = deps
   let entering = 0
 
   const sessionDeps: SessionDeps = {
@@ -66,10 +68,11 @@ export function openReception(deps: ReceptionDeps): Reception {
     report: (error) => observe.log.warn({ err: error }, 'queue read failed'),
   }
 
-  async function greet(session: Session, isConsumer: boolean): Promise<void> {
-    const counts = await directory.counts(session.caller.deviceKey)
+  /** @param joined null: it is not the device's consumer, and needs no hints. */
+  async function greet(session: Session, joined: Promise<void> | null): Promise<void> {
+    const [counts] = await Promise.all([directory.counts(session.caller.deviceKey), joined])
     const { userId, deviceId } = session.caller
-    const known = await session.start(({ waiting, databaseEpoch }) =>
+    const hello = ({ waiting, databaseEpoch }: Start): Outgoing =>
       encode.hello({
         ...deps.hello,
         nowMs: clock(),
@@ -78,10 +81,12 @@ export function openReception(deps: ReceptionDeps): Reception {
         queueWaiting: waiting,
         userId,
         deviceId,
-      }),
-    )
-    if (!known) return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
-    if (session.state === 'closed' || !isConsumer) return
+      })
+    const how = await session.start(hello, joined !== null)
+    if (how === 'gone') return session.close(CLOSE.CREDENTIAL_GONE, 'unlinked')
+    if (how === 'elsewhere') return session.displaced()
+    if (session.state === 'closed' || !joined) return
+    consumers.began(session)
     features.connected(session)
     if (session.state === 'live') observe.events.subscribe({ userId, deviceId, how: 'live' })
   }
@@ -91,10 +96,11 @@ export function openReception(deps: ReceptionDeps): Reception {
     const session = new Session(caller, connection, expiresAtMs, sessionDeps)
     const sync = new Sync(session, queue)
     const line = new Line(session, sync, deps)
+    let joined: Promise<void> | null = null
     if (isConsumer) {
       // Registered before its first read: nothing committed in between is missed.
       sessions.register(session)
-      reach.joined(session)
+      joined = reach.joined(session)
       observe.metrics.connections.inc()
       observe.events.connect({ userId, deviceId, address: connection.address })
     }
@@ -113,7 +119,7 @@ export function openReception(deps: ReceptionDeps): Reception {
       else early.push(act)
     }
     session.underWay.count(1)
-    greet(session, isConsumer)
+    greet(session, joined)
       .catch((error: unknown) => {
         const refusal = toRelayError(error, (unknown) => observe.log.error({ err: unknown }, 'greeting failed'))
         connection.send(encode.error(0, refusal))
@@ -140,6 +146,7 @@ export function openReception(deps: ReceptionDeps): Reception {
         sync.wake()
         if (!isConsumer) return
         sessions.remove(session)
+        consumers.ended(session)
         reach.left(session)
         features.gone(session)
         observe.metrics.connections.dec()

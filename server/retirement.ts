@@ -44,6 +44,7 @@ export async function retireDevices(
     select w.ctid from unnest(${keys}::bigint[]) k cross join lateral (
       select ctid from message_deliveries_waiting where device_key = k) w))`
   await tx`delete from device_sequences where device_key = any(${keys}::bigint[])`
+  await tx`delete from device_consumers where device_key = any(${keys}::bigint[])`
   await tx`delete from dead_letters where device_key = any(${keys}::bigint[])`
   await tx`delete from gaps where device_key = any(${keys}::bigint[])`
   await directory.remove(tx, keys)

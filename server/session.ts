@@ -61,6 +61,8 @@ export class Session {
   state: SessionState = 'starting'
   /** Order among the connections of this device; 0 until known. I6 */
   epoch = 0
+  /** Settles when its first read is over, and those of its predecessors here: epochs come in the order of connections. */
+  reading: Promise<unknown> = Promise.resolve()
   /** What of its own has to be answered before it is sent away: its greeting, sends and acks. */
   readonly underWay = new UnderWay()
   /** It is being sent away: what it asks from now on is not begun. [C-8] */
@@ -69,6 +71,8 @@ export class Session {
   private readonly deps: SessionDeps
   /** Everything at or below it was sent on this connection or needs no sending. */
   private sent = 0
+  /** Highest epoch of another connection heard of before its own was known. */
+  private rival = 0
   /** Highest sequence known to exist; Infinity = unknown, look. */
   private heard = 0
   private readonly unacked = new Map<Uuid, Sent>()
@@ -85,13 +89,24 @@ export class Session {
 
   /**
    * The first read of a session that is already registered, so nothing committed from now on is missed.
-   * @returns false when the device has no queue any more.
+   * @param isConsumer false: it only reads, and has no epoch.
+   * @returns begun: Hello was sent. over: it was closed meanwhile. gone: the device has no queue any more. elsewhere: a newer
+   * connection is the consumer. I6
    */
-  async start(hello: (start: Start) => Outgoing): Promise<boolean> {
-    const start = await this.deps.queue.start(this.caller.deviceKey)
-    if (this.state !== 'starting') return true
-    if (!start) return false
-    this.epoch = start.epoch
+  async start(hello: (start: Start) => Outgoing, isConsumer = true): Promise<'begun' | 'over' | 'gone' | 'elsewhere'> {
+    await this.reading
+    if (this.state !== 'starting') return 'over'
+    const { deviceKey } = this.caller
+    const asked = this.deps.queue.start(deviceKey, isConsumer)
+    this.reading = asked.catch(() => {})
+    const start = await asked
+    if (this.state !== 'starting') {
+      if (start?.epoch) await this.deps.queue.giveBack(deviceKey, start.epoch).catch(this.deps.report)
+      return 'over'
+    }
+    if (!start) return 'gone'
+    if (isConsumer && (start.epoch === null || start.epoch < this.rival)) return 'elsewhere'
+    this.epoch = start.epoch ?? 0
     this.connection.send(hello(start))
     if (start.waiting) {
       this.state = 'held'
@@ -99,6 +114,15 @@ export class Session {
       this.sent = start.tail
       this.goLive()
     }
+    return 'begun'
+  }
+
+  /** Another connection of the device has this epoch. @returns true when this one is over now: the newer wins. I6 */
+  yieldTo(epoch: number): boolean {
+    if (this.state === 'closed') return false
+    if (this.epoch === 0) this.rival = Math.max(this.rival, epoch)
+    if (this.epoch === 0 || this.epoch >= epoch) return false
+    this.displaced()
     return true
   }
 

@@ -19,8 +19,15 @@ const EXPIRY_NOTICE_MS = 30_000
 /** A connection is asked for a sign of life this often. [C-4] */
 const PING_MS = 30_000
 
-/** clock: Unix milliseconds. report: an error nobody expected. */
-export type SessionsDeps = { queue: Queue; clock: () => number; report(error: unknown): void }
+export type SessionsDeps = {
+  queue: Queue
+  /** Unix milliseconds. */
+  clock: () => number
+  /** An error nobody expected. */
+  report(error: unknown): void
+  /** A session ended because its device is connected on another node, and how that was found out. */
+  onTakenOver?(by: 'hint' | 'database'): void
+}
 
 export class Sessions {
   private readonly deps: SessionsDeps
@@ -56,6 +63,7 @@ export class Sessions {
   register(session: Session): void {
     const { deviceKey, userId } = session.caller
     const older = this.byDevice.get(deviceKey)
+    if (older) session.reading = older.reading
     this.byDevice.set(deviceKey, session)
     const siblings = this.byUser.get(userId)
     if (siblings) siblings.add(session)
@@ -87,6 +95,22 @@ export class Sessions {
   /** These devices may have rows nobody will announce. */
   lookAgain(deviceKeys: number[]): void {
     for (const key of deviceKeys) this.byDevice.get(key)?.hear(Number.POSITIVE_INFINITY)
+  }
+
+  /** Somewhere a connection of the device has this epoch. [C-5] */
+  takenOver(deviceKey: number, epoch: number): void {
+    if (this.byDevice.get(deviceKey)?.yieldTo(epoch)) this.deps.onTakenOver?.('hint')
+  }
+
+  /**
+   * Asks the database whether the device's session here is still its consumer, and ends it if not. I6
+   * @returns its epoch if it is.
+   */
+  async confirm(deviceKey: number): Promise<number | null> {
+    const session = this.byDevice.get(deviceKey)
+    if (!session?.epoch) return null
+    await this.compare([session])
+    return session.state === 'closed' ? null : session.epoch
   }
 
   /** The device was unlinked. [C-8] */
@@ -135,18 +159,31 @@ export class Sessions {
     this.ping(sessions)
     // One question at a time: a database that hangs is not asked again and again.
     if (this.asking) return
-    const sent = sessions.map((each) => each.sentUpTo)
     this.asking = true
-    const tails = await this.deps.queue.tails(sessions.map((each) => each.caller.deviceKey)).finally(() => {
+    await this.compare(sessions).finally(() => {
       this.asking = false
     })
+  }
+
+  /** What the database says of these devices decides: rows nobody announced, and connections nobody told of. */
+  private async compare(sessions: Session[]): Promise<void> {
+    const { queue, onTakenOver } = this.deps
+    const sent = sessions.map((each) => each.sentUpTo)
+    const standings = await queue.tails(sessions.map((each) => each.caller.deviceKey))
+    const unsaid: { deviceKey: number; epoch: number }[] = []
     for (const [i, session] of sessions.entries()) {
-      const tail = tails.get(session.caller.deviceKey)
-      if (tail === undefined) this.unlinked(session.caller.deviceKey)
+      const { deviceKey } = session.caller
+      const standing = standings.get(deviceKey)
+      if (!standing) this.unlinked(deviceKey)
+      else if (session.yieldTo(standing.epoch)) onTakenOver?.('database')
       // A tail never falls: the database went back under us (a lagging replica took over), and what comes now would look old.
-      else if (tail < sent[i]!) session.close(CLOSE.GOING_AWAY, 'the database went back')
-      else session.hear(tail)
+      else if (standing.tail < sent[i]!) session.close(CLOSE.GOING_AWAY, 'the database went back')
+      else if (session.state !== 'closed') {
+        session.hear(standing.tail)
+        if (session.epoch > standing.epoch) unsaid.push({ deviceKey, epoch: session.epoch })
+      }
     }
+    if (unsaid.length > 0) await queue.claim(unsaid)
   }
 
   /** After a restore sequences are given out anew: what a session was sent says nothing any more. [K-9] */

@@ -7,7 +7,9 @@ import { Acks } from './acks.ts'
 import type { OpenBus } from './bus/bus.ts'
 import { openLocalHub } from './bus/local.ts'
 import { openLocalPresence, type PresenceStore } from './bus/presence.ts'
+import { type OpenRoutes, openLocalRoutes } from './bus/routes.ts'
 import type { Config } from './config.ts'
+import { Consumers } from './consumers.ts'
 import { Conversations } from './conversations.ts'
 import { openDatabase } from './database.ts'
 import { openDevices } from './devices.ts'
@@ -65,7 +67,7 @@ export type Relay = {
 export type Leaving = { time: Time; random(): number }
 
 /** What nodes have in common; without it there is one. */
-export type Nodes = { bus: OpenBus; presence(): PresenceStore; isConnected?(): boolean }
+export type Nodes = { bus: OpenBus; presence(): PresenceStore; routes?: OpenRoutes; isConnected?(): boolean }
 
 /** With more than this of sends under way signals wait for better times. I12 */
 const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
@@ -99,7 +101,8 @@ export async function startRelay(
     const queue = new Queue(reader)
     const acks = new Acks(database.acker, (rows) => observe.metrics.acks.inc(rows))
     const rosters = new Rosters(sql)
-    const sessions = new Sessions({ queue, clock, report })
+    const onTakenOver = (by: 'hint' | 'database'): void => observe.metrics.takenOver.inc({ by })
+    const sessions = new Sessions({ queue, clock, report, onTakenOver })
     const nodes: Nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
     const bus = nodes.bus((hint) => {
       observe.metrics.hints.inc({ kind: hint.kind })
@@ -108,6 +111,7 @@ export async function startRelay(
       features.hear(hint)
     })
     const reach = new Reach(sessions, bus)
+    const consumers = new Consumers({ sessions, bus, routes: nodes.routes ?? openLocalRoutes(), report })
     const onUnknown = (deviceKeys: number[]): void => reach.lookAgain(deviceKeys)
     const writer = new Writer(
       { sql: writerSql, rosters, clock, quota: config.queue.maxMessages, onUnknown, report },
@@ -205,6 +209,7 @@ export async function startRelay(
       clock,
       queue,
       sessions,
+      consumers,
       reach,
       features,
       directory,
@@ -284,6 +289,7 @@ export async function startRelay(
         features.stop()
         listener.close()
         await drain.stopped([sweeping.stop(), news.stop()])
+        await consumers.close()
         await bus.close()
         await database.close(DATABASE_CLOSE_SECONDS)
       },

@@ -10,6 +10,8 @@ export type Hint =
   | { kind: 'committed'; deviceKey: number; sequence: number; delivery: Delivery | null }
   /** The device may have rows nobody will announce. */
   | { kind: 'lookAgain'; deviceKey: number }
+  /** A connection with this epoch is the device's consumer: older ones end, on whatever node. [C-5] */
+  | { kind: 'takenOver'; deviceKey: number; epoch: number }
   /** The device is gone: whoever is connected as it is cut off. [C-6.3] */
   | { kind: 'unlinked'; deviceKey: number }
   /** One-time prekeys run low. [K-6] */
@@ -56,6 +58,7 @@ export function channelsOf(hint: Hint): Channel[] | null {
   switch (hint.kind) {
     case 'committed':
     case 'lookAgain':
+    case 'takenOver':
     case 'unlinked':
     case 'keysLow':
       return [`device:${hint.deviceKey}`]

@@ -7,10 +7,13 @@ import type { PresenceStore } from './presence.ts'
 import { openRedisHints, type Publisher, type Subscriber } from './redis-hints.ts'
 import { METER_SCRIPTS, type MeterCommands, openRedisMeters } from './redis-meters.ts'
 import { openRedisPresence, PRESENCE_SCRIPTS, type PresenceCommands } from './redis-presence.ts'
+import { openRedisRoutes, ROUTE_SCRIPTS, type RouteCommands } from './redis-routes.ts'
+import type { OpenRoutes } from './routes.ts'
 
 export type RedisNodes = {
   bus: OpenBus
   presence(): PresenceStore
+  routes: OpenRoutes
   /** Limits are counted for all nodes together. */
   meters: OpenMeter
   /** False: hints do not get through now, and who is online cannot be asked. */
@@ -33,6 +36,8 @@ export type RedisSettings = {
   onConnected?(isConnected: boolean): void
   /** How long a node's word about its users holds, milliseconds; 5 minutes unless said. */
   presenceMs?: number
+  /** How long a route holds, milliseconds; 5 minutes unless said. */
+  routeMs?: number
 }
 
 /** Sharded channels. */
@@ -61,7 +66,7 @@ const OPTIONS = {
  * left open then.
  */
 export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
-  const { urls, cluster, time, report, onLost, presenceMs } = settings
+  const { urls, cluster, time, report, onLost, presenceMs, routeMs } = settings
   const [commands, subscriber] = cluster ? openCluster(urls) : openSingle(urls[0]!)
   const all = [...new Set([commands, subscriber])]
   let why = ''
@@ -71,7 +76,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
   for (const each of all) {
     // Of an outage onConnected tells; each failed attempt by itself says nothing more.
     for (const event of ['error', 'node error']) each.on(event, noteWhy)
-    for (const [name, script] of Object.entries({ ...PRESENCE_SCRIPTS, ...METER_SCRIPTS }))
+    for (const [name, script] of Object.entries({ ...PRESENCE_SCRIPTS, ...ROUTE_SCRIPTS, ...METER_SCRIPTS }))
       each.defineCommand(name, script)
   }
   try {
@@ -98,6 +103,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
       onLost,
     }),
     presence: openRedisPresence(commands as unknown as PresenceCommands, time, presenceMs),
+    routes: openRedisRoutes(commands as unknown as RouteCommands, time, routeMs),
     meters: openRedisMeters(
       commands as unknown as MeterCommands,
       openLocalMeters(() => time.now()),

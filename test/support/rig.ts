@@ -3,6 +3,8 @@ import { BlockList } from 'node:net'
 import { openDirectory } from '../../keys/directory.ts'
 import { Acks } from '../../server/acks.ts'
 import { openLocalHub } from '../../server/bus/local.ts'
+import { openLocalRoutes } from '../../server/bus/routes.ts'
+import { Consumers } from '../../server/consumers.ts'
 import type { Sql } from '../../server/database.ts'
 import { openFeatures } from '../../server/features/feature.ts'
 import type { Delivery } from '../../server/frames.ts'
@@ -36,8 +38,8 @@ class PausingQueue extends Queue {
     super(reader)
     this.pause = pause
   }
-  override async start(deviceKey: number): ReturnType<Queue['start']> {
-    const start = await super.start(deviceKey)
+  override async start(...read: Parameters<Queue['start']>): ReturnType<Queue['start']> {
+    const start = await super.start(...read)
     await this.pause()
     return start
   }
@@ -61,6 +63,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
     const caller = { userId: userId!, deviceId: Number(deviceId), deviceKey: Number(deviceKey), deviceUuid: userId! }
     return { caller, expiresAtMs: Number.POSITIVE_INFINITY }
   }
+  const bus = openLocalHub(report)(() => {})
   const listener = await listen({
     host: '127.0.0.1',
     port: 0,
@@ -75,10 +78,8 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
         clock: Date.now,
         queue: pausing,
         sessions,
-        reach: new Reach(
-          sessions,
-          openLocalHub(report)(() => {}),
-        ),
+        reach: new Reach(sessions, bus),
+        consumers: new Consumers({ sessions, bus, routes: openLocalRoutes(), report }),
         features: openFeatures([], Date.now, report),
         directory: openDirectory({ sql, clock: Date.now, sharesConversation: async () => new Set(), onStockLow() {} }),
         // No test of the rig sends.
