@@ -37,7 +37,8 @@ export class Greeting {
       account.updateIn(tx, { skewMs: (hello.serverTimeMs ?? time.now()) - time.now() })
       // Kept as it was until everything a restore asks for is done.
       if (!isRestored) account.updateIn(tx, { epoch: seen })
-      while (pruneSeen(tx, account.now()));
+      // The earlier of two clocks, as marks have the time of either: a relay that is ahead must not make it forget what it sends again.
+      while (pruneSeen(tx, Math.min(account.now(), time.now())));
     })
     if (isRestored) this.mending = this.mend(seen)
     return true

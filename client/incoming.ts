@@ -2,7 +2,7 @@
 import type { Uuid } from '../proto/ids.ts'
 import type { Body } from './content.ts'
 import type { Transaction } from './storage.ts'
-import { Table } from './tables.ts'
+import { next, ordered, Table } from './tables.ts'
 import { type Envelope, idOf } from './wire.ts'
 
 /** What another device sent, as the relay tells it. */
@@ -48,6 +48,21 @@ export type Held = {
   username: string
 }
 export const held = new Table<Held>('held')
+
+/** Held rows of one conversation; beyond it the oldest is shelved, and its user told. I10 */
+const HELD_MAX = 200
+
+/** Keeps it after those that wait already. @returns those that have no room any more. */
+export function hold(tx: Transaction, row: Held): Held[] {
+  const prefix = `${row.incoming.conversationId}/`
+  held.put(tx, prefix + ordered(next(tx, 'held')), row)
+  const tooMany = tx.scan(held.name, { prefix }).length - HELD_MAX
+  if (tooMany <= 0) return []
+  return held.scan(tx, { prefix, limit: tooMany }).map(({ key, record }) => {
+    held.delete(tx, key)
+    return record
+  })
+}
 
 /** Decrypted, and refused: why, under its message id. */
 const quarantine = new Table<Held & { reason: string }>('quarantine')

@@ -12,6 +12,7 @@ import { noteOffer } from './identities.ts'
 import {
   type Held,
   held,
+  hold,
   type Incoming,
   keepQuarantined,
   keepUnreadable,
@@ -27,7 +28,6 @@ import { isSeen, type Mark, noteMessage, noteSeen } from './seen.ts'
 import { Stage } from './stage.ts'
 import type { Transaction } from './storage.ts'
 import { type SystemHooks, takeSystemEvent } from './system.ts'
-import { next, ordered } from './tables.ts'
 import { CIPHERTEXT, type Envelope, idOf, nameOf } from './wire.ts'
 
 /** Events to raise once the transaction is committed. */
@@ -147,12 +147,12 @@ export class Receiver {
   }
 
   /** [P-5] Whether the first one was not read: otherwise a complaint of ours was forged. Taken note of. */
-  private isWanted(tx: Transaction, { sender }: Incoming, resendOf: Uuid): boolean {
+  private isWanted(tx: Transaction, { messageId, sender }: Incoming, resendOf: Uuid): boolean {
     const isIt = (each: Incoming) => each.clientMessageId === resendOf && nameOf(each.sender) === nameOf(sender)
     const raw = unreadable.scan(tx).find(({ record }) => isIt(record))
     if (raw) unreadable.delete(tx, raw.key)
     else if (isSeen(tx, { messageId: '', sender, clientMessageId: resendOf })) return false
-    noteMessage(tx, sender, resendOf)
+    noteMessage(tx, messageId, sender, resendOf)
     return true
   }
 
@@ -173,7 +173,7 @@ export class Receiver {
     const waits = held.scan(tx, { prefix, limit: 1 }).length > 0
     if (!waits && roster && faultOf(roster, row) === null) this.show(tx, row, telling)
     else {
-      held.put(tx, prefix + ordered(next(tx, 'held')), row)
+      for (const each of hold(tx, row)) this.shelve(tx, each, 'its members were not known for too long', telling)
       telling.push(() => this.hooks.unsettled(conversationId))
     }
   }

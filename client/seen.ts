@@ -7,8 +7,8 @@ import { Table } from './tables.ts'
 const KEPT_MS = 60 * 24 * 3_600_000
 const PRUNED_AT_ONCE = 50
 
-/** Message id (a UUIDv7: the oldest sort first) → when, and the other mark. */
-const envelopes = new Table<{ atMs: number; message: string }>('seen')
+/** Message id (a UUIDv7: the oldest sort first) → when, and the marks that go with it. */
+const envelopes = new Table<{ atMs: number; message: string; also?: string }>('seen')
 const messages = new Table<1>('seen_messages')
 
 const messageKey = (sender: { userId: Uuid; deviceId: number }, clientMessageId: Uuid): string =>
@@ -29,9 +29,18 @@ export function noteSeen(tx: Transaction, { messageId, sender, clientMessageId }
   if (message) messages.put(tx, message, 1)
 }
 
-/** Notes a message that came in the envelope of another. */
-export const noteMessage = (tx: Transaction, sender: { userId: Uuid; deviceId: number }, clientMessageId: Uuid): void =>
-  messages.put(tx, messageKey(sender, clientMessageId), 1)
+/** Notes a message that came in the envelope of another, whose mark goes with that envelope's: called after `noteSeen` of it. */
+export function noteMessage(
+  tx: Transaction,
+  messageId: Uuid,
+  sender: { userId: Uuid; deviceId: number },
+  clientMessageId: Uuid,
+): void {
+  const also = messageKey(sender, clientMessageId)
+  messages.put(tx, also, 1)
+  const envelope = envelopes.get(tx, messageId)
+  if (envelope) envelopes.put(tx, messageId, { ...envelope, also })
+}
 
 /** Forgets marks older than 60 days, a few at a time. @returns whether there may be more. */
 export function pruneSeen(tx: Transaction, nowMs: number): boolean {
@@ -39,7 +48,7 @@ export function pruneSeen(tx: Transaction, nowMs: number): boolean {
   const old = oldest.filter(({ record }) => record.atMs < nowMs - KEPT_MS)
   for (const { key, record } of old) {
     envelopes.delete(tx, key)
-    if (record.message) messages.delete(tx, record.message)
+    for (const message of [record.message, record.also]) if (message) messages.delete(tx, message)
   }
   return old.length === PRUNED_AT_ONCE
 }
