@@ -160,6 +160,11 @@ export class Connection extends Emitter<ConnectionEvents> {
     })
   }
 
+  /** The same of a relay that must answer: one that does not in time is left. @throws Disconnected. */
+  askWithin(ms: number, body: ClientBody): Promise<ServerFrame> {
+    return this.ask(body).finally(this.options.time.after(ms, () => this.lost()))
+  }
+
   /** Sends without caring for the answer. */
   post(body: ClientBody): void {
     this.ask(body).catch(() => {})
@@ -279,7 +284,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
-  private lost(): void {
+  /** This connection is of no use: the next one begins anew, after a while. */
+  lost(): void {
     this.socket?.close()
     this.closed(1006)
   }

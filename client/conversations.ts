@@ -247,7 +247,9 @@ export class Conversations {
         page.changes.every((each) => this.addLink(tx, id, readLink(each))),
       )
       if (!fits) this.core.events.emit('problem', { what: 'chain', detail: `the chain of ${id} does not continue` })
-      more = fits && page.has_more_changes && page.changes.length > 0
+      const known = this.core.storage.transaction((tx) => rows.get(tx, id))?.links ?? 0
+      // A page that brings nothing new would be asked for ever.
+      more = fits && page.has_more_changes && known > after
     }
     this.core.events.emit('conversation', { conversationId: id })
   }

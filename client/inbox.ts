@@ -1,4 +1,5 @@
 // The device's queue as it comes: pages after each Hello, envelopes after that, one at a time, each acked once it is stored.
+import { isSame } from './bytes.ts'
 import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import type { Receiver } from './receive.ts'
@@ -13,6 +14,11 @@ const gaps = new Table<Gap>('gaps')
 /** Losses, oldest first. */
 export const allGaps = (core: Core): Gap[] =>
   core.storage.transaction((tx) => gaps.scan(tx)).map(({ record }) => record)
+
+/** For one page, which may be of 1 MiB. */
+const PAGE_WITHIN_MS = 30_000
+/** Pages in a row that bring nothing and promise more. */
+const EMPTY_MAX = 3
 
 /** Works through what the connection brings. */
 export class Inbox {
@@ -67,8 +73,9 @@ export class Inbox {
 
   private async pages(round: number): Promise<void> {
     let lastMessageId: Uint8Array = new Uint8Array(0)
+    let empty = 0
     for (let more = true; more && round === this.round; ) {
-      const answer = await this.core.connection.ask({ syncRequest: { lastMessageId, limit: 0 } })
+      const answer = await this.core.connection.askWithin(PAGE_WITHIN_MS, { syncRequest: { lastMessageId, limit: 0 } })
       if (answer.error) {
         await pause(this.core.time, Math.max(refusal(answer.error).retryAfterMs, 500))
         continue
@@ -80,8 +87,12 @@ export class Inbox {
       }
       if (gap?.gapId?.length) this.noteGap(gap)
       this.flush()
-      lastMessageId = messages?.at(-1)?.messageId ?? lastMessageId
+      const last = messages?.at(-1)?.messageId ?? lastMessageId
+      empty = isSame(last, lastMessageId) ? empty + 1 : 0
+      lastMessageId = last
       more = hasMore === true
+      // Otherwise it would be asked for ever.
+      if (more && empty >= EMPTY_MAX) return this.core.connection.lost()
     }
   }
 
