@@ -4,8 +4,9 @@ import type { Uuid } from '../proto/ids.ts'
 import { BUNDLE_MAX_TARGETS, KEYS_LOW_BELOW, REGISTRATION_ID_MAX, REGISTRATION_ID_MIN } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import type { Sql, Transaction } from '../server/database.ts'
-import { type FetchBudget, openFetchBudget } from './budget.ts'
+import { type FetchBudget, usualFetchBudget } from './budget.ts'
 import { type Claimed, claimBundles } from './claim.ts'
+import { limited } from './meter.ts'
 import type { BundleSorts, Counts, Target, Upload, UserBundles, VerifiedKeys } from './prekeys.ts'
 import { lockDevice, setRegistrationId, storeKeys, voidDeviceStock } from './publish.ts'
 import {
@@ -87,15 +88,15 @@ export function openDirectory(options: DirectoryOptions): Directory {
   const {
     sql,
     clock,
-    budget = openFetchBudget(),
+    budget = usualFetchBudget(clock),
     sharesConversation = async () => new Set<Uuid>(),
     onStockLow,
     onBundle,
   } = options
 
   async function chargeCaller(caller: KeyCaller, devices: number): Promise<void> {
-    const retryAfterMs = await budget.charge(caller.userId, devices, clock())
-    if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many bundles asked for', { retryAfterMs })
+    const waitMs = await budget.charge(caller.userId, devices)
+    if (waitMs > 0) throw limited('too many bundles asked for', waitMs)
   }
 
   async function admit(caller: KeyCaller, targets: Target[], found: FoundDevice[]): Promise<Set<number>> {
@@ -105,7 +106,6 @@ export function openDirectory(options: DirectoryOptions): Directory {
       targets.map((_, index) => ({
         deviceKeys: found.filter((device) => device.targetIndex === index).map((device) => device.deviceKey),
       })),
-      clock(),
       async (deviceKeys) => {
         const users = [...new Set(deviceKeys.map((key) => userOf.get(key)!))].filter((user) => user !== caller.userId)
         const sharing = users.length === 0 ? new Set<Uuid>() : await sharesConversation(caller.userId, users)
@@ -114,7 +114,7 @@ export function openDirectory(options: DirectoryOptions): Directory {
     )
     if (admission.admitted) return admission.oneTime
     const { groupIndex, retryAfterMs } = admission
-    throw new RelayError('RATE_LIMITED', `targets[${groupIndex}] was asked for too often`, { retryAfterMs })
+    throw limited(`targets[${groupIndex}] was asked for too often`, retryAfterMs)
   }
 
   async function tellLow({ deviceKey, oneTimeLeft, kyberOneTimeLeft, firstLastResort }: Claimed): Promise<void> {

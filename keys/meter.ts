@@ -61,7 +61,10 @@ export function openLocalMeters(clock: () => number, maxKeys = MAX_KEYS): LocalM
 }
 
 /** Its answers need not be waited for. */
-export type LocalMeter = Omit<Meter, 'take'> & { take(key: string, tokens: Amounts, needs?: Amounts): number; size(): number }
+export type LocalMeter = Omit<Meter, 'take'> & {
+  take(key: string, tokens: Amounts, needs?: Amounts): number
+  size(): number
+}
 export type LocalMeters = (limit: Limit) => LocalMeter
 
 function openLocalMeter(limit: Limit, clock: () => number, maxKeys: number): LocalMeter {

@@ -61,6 +61,8 @@ export type Route<Body = unknown> = {
   form?: boolean
   /** Requests of one user: burst at once, then one every everyMs; past it RATE_LIMITED. Absent = not bounded. Only with auth 'device'. */
   rate?: { burst: number; everyMs: number }
+  /** Requests from one address count under this limit, before anything of them is read; past it RATE_LIMITED. Absent = not bounded. */
+  perAddress?: 'registrations' | 'recoveries'
   /** Another form for refusals than [H-2]. */
   refuse?(error: RelayError): RouteResponse
   /** Bytes; default 64 KiB. */

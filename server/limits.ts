@@ -127,8 +127,8 @@ export function parseRates(text: string): Rate[] | null {
 /** The rates when nothing is set. */
 export const usualRates = (): LimitRates => mapLimits((name) => parseRates(LIMITS[name].unset)!)
 
-/** Limits nothing: for those who measure, and for tests that are about something else. */
-export const noRates = (): LimitRates => mapLimits(() => [])
+/** The usual ones, but messages and deliveries are not limited: for those who measure, and for tests that are about something else. */
+export const liftedRates = (): LimitRates => ({ ...usualRates(), messages: [], deliveries: [] })
 
 /** One value for each limit. */
 export const mapLimits = <T>(make: (name: LimitName) => T): Record<LimitName, T> =>

@@ -1,6 +1,8 @@
 // From a checked frame to a committed message: dedupe, device set, commit. What is not committed here is not acknowledged anywhere (I1).
+import { limited } from '../keys/meter.ts'
 import { RelayError } from '../proto/errors.ts'
 import { type Uuid, uuidV7 } from '../proto/ids.ts'
+import type { Allowance } from './allowance.ts'
 import { decide, notMember, unknownConversation } from './authorize.ts'
 import { type Outcome, skippedBy } from './batch.ts'
 import type { Sql } from './database.ts'
@@ -16,6 +18,7 @@ export type MailboxDeps = {
   rosters: Rosters
   writer: Writer
   clock: () => number
+  allowance: Allowance
   /** Asked only when a send is refused. */
   membershipOf(conversationId: Uuid, userId: Uuid): Promise<Membership>
 }
@@ -43,18 +46,15 @@ export class Mailbox {
         outcome: twin.then((first) => ({ ...first, duplicate: true, committed: [] })),
       }
 
-    const cached = this.deps.rosters.cached(send.conversationId)
-    let outcome: Promise<Outcome> | null = null
+    const { allowance } = this.deps
+    const waiting = allowance.take(sender.userId, send.recipients.length)
+    let outcome = waiting === 0 ? this.decideFromCache(sender, send) : null
     let submitted: Promise<void> | null = null
-    if (cached) {
-      try {
-        outcome = this.submit(sender, send, cached)
-      } catch (error) {
-        if (!(error instanceof RelayError) || error.code === 'OVERLOADED') outcome = Promise.reject(error)
-      }
-    }
+    let spent = waiting === 0
     if (!outcome) {
-      const decided = this.decideAfresh(sender, send)
+      const decided = this.whenAllowed(sender, send, waiting, () => {
+        spent = true
+      })
       submitted = decided.then(
         () => {},
         () => {},
@@ -62,8 +62,17 @@ export class Mailbox {
       outcome = decided.then((it) => it.outcome)
     }
     this.inFlight.set(key, outcome)
-    const done = (): void => void this.inFlight.delete(key)
-    outcome.then(done, done)
+    const done = (back: 'all' | 'deliveries' | null): void => {
+      this.inFlight.delete(key)
+      // What stored nothing costs no deliveries; an attempt that was wrong stays a message. [S-9.4]
+      if (spent && back)
+        allowance.give(sender.userId, { messages: back === 'all' ? 1 : 0, deliveries: send.recipients.length })
+    }
+    outcome.then(
+      ({ duplicate }) => done(duplicate ? 'all' : null),
+      (error: unknown) =>
+        done(error instanceof RelayError ? (error.code === 'OVERLOADED' ? 'all' : 'deliveries') : null),
+    )
     return { submitted, outcome }
   }
 
@@ -76,6 +85,36 @@ export class Mailbox {
       const why = await this.whyNotMember(sender, send)
       throw why.code === 'FORBIDDEN' ? why : error
     })
+  }
+
+  /** @returns null: nothing can be said without the database. */
+  private decideFromCache(sender: Sender, send: Send): Promise<Outcome> | null {
+    const cached = this.deps.rosters.cached(send.conversationId)
+    if (!cached) return null
+    try {
+      return this.submit(sender, send, cached)
+    } catch (error) {
+      return error instanceof RelayError && error.code !== 'OVERLOADED' ? null : Promise.reject(error)
+    }
+  }
+
+  /** @param spend called when the user's allowance was taken. @throws RelayError RATE_LIMITED. */
+  private async whenAllowed(
+    sender: Sender,
+    send: Send,
+    waiting: number | Promise<number>,
+    spend: () => void,
+  ): Promise<{ outcome: Promise<Outcome> }> {
+    const waitMs = await waiting
+    if (waitMs > 0) {
+      // What was accepted is answered so, whatever the limits say. [S-2.1]
+      const first = await this.firstAnswer(sender, send)
+      if (!first) throw limited('too many messages', waitMs)
+      return { outcome: Promise.resolve(first) }
+    }
+    spend()
+    const outcome = waiting === 0 ? null : this.decideFromCache(sender, send)
+    return outcome ? { outcome } : this.decideAfresh(sender, send)
   }
 
   /** The cached roster refused or is not there: the database has the word, and a known id is answered before any refusal. [S-2] */

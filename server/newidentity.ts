@@ -1,7 +1,7 @@
 // A user begins anew: another identity key, one device, and nothing left of the former ones. One transaction; who hears of it
 // afterwards is news.ts's. [I-6]
-import { openBuckets } from '../keys/budget.ts'
 import type { Directory } from '../keys/directory.ts'
+import { limited, type Meter, type OpenMeter } from '../keys/meter.ts'
 import { type NamedUser, replacementMessage } from '../keys/statements.ts'
 import { isSignedBy } from '../keys/verify.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
@@ -30,6 +30,8 @@ export type NewIdentitySeams = {
   tokens: Tokens
   identity: Identity
   news: News
+  /** Where attempts are counted. Fails open: a code of 128 bits is not guessed, and who lost everything must be able to come back. */
+  meters: OpenMeter
   /** After commit: whoever is connected as this device is cut off, with 4401. [I-6.4] */
   onUnlinked(deviceKey: number): void
 }
@@ -51,14 +53,12 @@ export type NewIdentity = {
 
 /** Attempts of one user at once, and how often one more. [I-6.5] */
 export const ATTEMPTS = { burst: 5, everyMs: 12 * 60_000 }
-/** Users whose attempts are remembered; past it the one idle longest starts afresh. I10 */
-const ATTEMPTS_MAX_USERS = 50_000
 
-/** Attempts are counted in this process: n nodes allow n times as many. */
+/** Rules of [I-6], and one transaction. */
 export function openNewIdentity(seams: NewIdentitySeams): NewIdentity {
-  const { sql, realm, directory, tokens, identity, news, onUnlinked } = seams
-  const refusedAttempts = openBuckets<string>(ATTEMPTS, ATTEMPTS_MAX_USERS)
-  const authorised = openBuckets<string>(ATTEMPTS, ATTEMPTS_MAX_USERS)
+  const { sql, realm, directory, tokens, identity, news, meters, onUnlinked } = seams
+  const counted = (name: string): Meter => meters({ name: `identity.${name}`, rates: [ATTEMPTS], whenGone: 'open' })
+  const [refusedAttempts, authorised] = [counted('refused'), counted('authorised')]
 
   return {
     async begin(named, permit, enrolment, nowMs) {
@@ -66,10 +66,10 @@ export function openNewIdentity(seams: NewIdentitySeams): NewIdentity {
       // Before any lock: a stranger's request must neither hold a user's queues nor show, by waiting, that he exists. I13
       const userId = claim && (await authorisedUser(sql, claim))
       if (!userId) {
-        if (named) spend(refusedAttempts, nameOf(named), nowMs)
+        if (named) await spend(refusedAttempts, nameOf(named))
         throw refused()
       }
-      spend(authorised, userId, nowMs)
+      await spend(authorised, userId)
       // [I-6.2]
       const linkCode = permit !== null && 'recoveryCode' in permit ? permit.recoveryCode : ''
       const keys = await verifyEnrolment(enrolment, { purpose: 'identity', realm, linkCode, nowMs })
@@ -164,12 +164,9 @@ async function authorisedUser(sql: Sql | Transaction, { named, holds }: Claim): 
 const nameOf = (named: NamedUser): string =>
   'userId' in named ? named.userId : Buffer.from(named.usernameHash).toString('base64')
 
-type Buckets = ReturnType<typeof openBuckets<string>>
-
-function spend(buckets: Buckets, key: string, nowMs: number): void {
-  const retryAfterMs = buckets.waitMs(key, 1, nowMs)
-  if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many attempts for this user', { retryAfterMs })
-  buckets.take(key, 1, nowMs)
+async function spend(meter: Meter, key: string): Promise<void> {
+  const waitMs = await meter.take(key, 1)
+  if (waitMs > 0) throw limited('too many attempts for this user', waitMs)
 }
 
 const refused = () => new RelayError('FORBIDDEN', 'nothing in the request authorises a new identity for this user')

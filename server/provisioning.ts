@@ -1,17 +1,20 @@
 // New devices that wait for what their user's primary has for them: a door without a token, so everything about it is bounded.
 // What goes through is sealed for the new device; neither it nor an address is logged, stored or counted by name. [I-5] I16
+import type { Meter } from '../keys/meter.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
 import { PROVISION_MAX_BYTES, PROVISIONING_TTL_MS } from '../proto/limits.ts'
 import { type Admission, CLOSE, type Connection } from './connection.ts'
 import { isLoopback } from './loopback.ts'
 import type { Rendezvous } from './rendezvous.ts'
 import type { Door } from './socket.ts'
-import { sourceOf } from './source.ts'
+import { countSource, sourceOf } from './source.ts'
 
 export type ProvisioningDeps = {
   rendezvous: Rendezvous
   /** Unix milliseconds. */
   clock: () => number
+  /** Counts those who come, by address. */
+  opened: Meter
   /** The relay is on its way down: nobody new may wait. */
   draining(): boolean
   /** Told how many wait here, whenever that changes. Must not throw. */
@@ -50,7 +53,7 @@ type Wait = { connection: Connection | null; sinceMs: number; pingedMs: number; 
 
 /** @param limits for tests; the numbers above otherwise. */
 export function openProvisioning(
-  { rendezvous, clock, draining, onWaiting }: ProvisioningDeps,
+  { rendezvous, clock, opened: perAddress, draining, onWaiting }: ProvisioningDeps,
   limits = { waiting: WAITING_MAX, perSource: WAITING_MAX_PER_SOURCE },
 ): Provisioning {
   const waits = new Set<Wait>()
@@ -74,6 +77,7 @@ export function openProvisioning(
   async function admit(address: string, remote: string): Promise<Admission> {
     if (draining()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
     checkAddress(address)
+    await countSource(perAddress, remote)
     const leave = enter(remote)
     const nowMs = clock()
     const wait: Wait = { connection: null, sinceMs: nowMs, pingedMs: nowMs, over: () => {} }

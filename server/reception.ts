@@ -1,6 +1,7 @@
 // Where devices come in, through a socket or an HTTP request: who may, and what an open connection is connected to. [C-1] [C-3] [C-9]
 import type { Directory } from '../keys/directory.ts'
 import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
 import { FRAME_HARD_MAX_BYTES, FRAME_MAX_BYTES } from '../proto/limits.ts'
 import type { Caller } from '../proto/route.ts'
 import { encode } from './codec.ts'
@@ -8,6 +9,7 @@ import { CLOSE, type Connection, type ConnectionEvents } from './connection.ts'
 import type { Consumers } from './consumers.ts'
 import { toRelayError } from './errors.ts'
 import type { Outgoing } from './frames.ts'
+import { Places } from './places.ts'
 import type { Queue, Start } from './queue.ts'
 import { IN_WORK_MAX_BYTES, Line, type RelayDeps } from './relay.ts'
 import { Session, type SessionDeps } from './session.ts'
@@ -25,6 +27,7 @@ export type ReceptionDeps = RelayDeps & {
   consumers: Consumers
   directory: Directory
   maxConnections: number
+  maxUserConnections: number
   /** Nobody new is let in any more. */
   shut(): boolean
 }
@@ -48,14 +51,16 @@ export type Reception = {
   enter(connection: Connection, caller: Caller, expiresAtMs: number, isConsumer?: boolean): Entered
   /** What happens to single frames of a device: their answers go to this connection, and nothing else does. [C-9.1] */
   exchange(connection: Connection, caller: Caller): Line
-  /** @throws RelayError OVERLOADED: no more connections; UNAVAILABLE: none at all. */
-  checkRoom(): void
+  /** @throws RelayError OVERLOADED: no more connections; RATE_LIMITED: no more of this user; UNAVAILABLE: none at all. */
+  checkRoom(userId?: Uuid): void
 }
 
 /** Where all devices of this node come in. */
 export function openReception(deps: ReceptionDeps): Reception {
   const { sessions, consumers, reach, features, queue, directory, observe, clock } = deps
   let entering = 0
+  /** Sockets and polls of each user, those being closed included: one that comes and goes all the time is not let in any more. */
+  const places = new Places(deps.maxUserConnections, 'connections of this user')
 
   const sessionDeps: SessionDeps = {
     queue,
@@ -100,6 +105,7 @@ export function openReception(deps: ReceptionDeps): Reception {
     if (isConsumer) {
       // Registered before its first read: nothing committed in between is missed.
       sessions.register(session)
+      places.count(userId, 1)
       joined = reach.joined(session)
       observe.metrics.connections.inc()
       observe.events.connect({ userId, deviceId, address: connection.address })
@@ -146,6 +152,7 @@ export function openReception(deps: ReceptionDeps): Reception {
         sync.wake()
         if (!isConsumer) return
         sessions.remove(session)
+        places.count(userId, -1)
         consumers.ended(session)
         reach.left(session)
         features.gone(session)
@@ -165,8 +172,9 @@ export function openReception(deps: ReceptionDeps): Reception {
     if (deps.shut()) throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: RETRY_MS })
   }
 
-  function checkRoom(): void {
+  function checkRoom(userId?: Uuid): void {
     checkShut()
+    if (userId) places.check(userId)
     if (sessions.size + entering >= deps.maxConnections)
       throw new RelayError('OVERLOADED', 'too many connections', { retryAfterMs: RETRY_MS })
   }
@@ -177,14 +185,18 @@ export function openReception(deps: ReceptionDeps): Reception {
     try {
       const { caller, expiresAtMs } = await deps.admit(token)
       checkShut()
+      places.check(caller.userId)
+      places.count(caller.userId, 1)
+      const entered = (): void => {
+        entering--
+        places.count(caller.userId, -1)
+      }
       return {
         open: (connection) => {
-          entering--
+          entered()
           return enter(connection, caller, expiresAtMs)
         },
-        abandoned: () => {
-          entering--
-        },
+        abandoned: entered,
       }
     } catch (error) {
       entering--

@@ -1,5 +1,6 @@
 // The straight line of a frame: decode → authorize → append → ack the sender → fan out. Everything it calls is one hop away; what is
 // neither send, ack nor sync is a feature's (features/).
+import { type LocalMeter, openLocalMeters } from '../keys/meter.ts'
 import { RelayError } from '../proto/errors.ts'
 import { BUFFERED_MAX_BYTES, FRAME_MAX_BYTES, PAGE_MAX_BYTES } from '../proto/limits.ts'
 import type { Acks } from './acks.ts'
@@ -28,6 +29,8 @@ export type RelayDeps = {
 
 /** Malformed frames in a row before the socket closes. [C-7] */
 const MALFORMED_MAX = 5
+/** Sends of one connection that may be refused with RATE_LIMITED: as many as may be under way when the limit is met. [S-9.4] */
+const REFUSED_SENDS = { name: 'refused', rates: [{ burst: 1_000, everyMs: 100 }], whenGone: 'open' } as const
 /** Frames of one socket being worked on; beyond it the answer is OVERLOADED. I10 */
 const IN_WORK_MAX = 1_000
 /** Bytes of sends being worked on, over all connections: they wait here while the database does not answer. I10 */
@@ -38,6 +41,8 @@ const CONNECTION_MAX_BYTES = 8 * 1024 * 1024
 const ANSWERS_MAX_BYTES = BUFFERED_MAX_BYTES + PAGE_MAX_BYTES + 128 * 1024
 /** Rows told to their devices in one turn of the event loop. */
 const FAN_OUT_SLICE = 250
+/** As long as a client stays away after 4429. [C-8] */
+const FLOODED_RETRY_MS = 30_000
 /** By then another node, or this one's successor, answers. */
 const GOING_AWAY_RETRY_MS = 1_000
 
@@ -48,6 +53,9 @@ export class Line {
   private readonly deps: RelayDeps
   private readonly holder: () => Session
   private malformed = 0
+  /** Null until there is one. */
+  private refusedSends: LocalMeter | null = null
+  private flooded = false
   private inWork = 0
   private inWorkBytes = 0
   /** Sends of a session are decided one after the other, so their order holds. [S-8] */
@@ -66,7 +74,7 @@ export class Line {
   /** Takes one binary frame. Never throws: whatever is wrong is answered on the connection, which stays usable. [E-2] */
   frame(bytes: Uint8Array): void {
     // Thrown out: the close frame is on its way, and what came behind is not looked at.
-    if (this.malformed >= MALFORMED_MAX) return
+    if (this.malformed >= MALFORMED_MAX || this.flooded) return
     // Whoever asks on and on without reading the answers is not listening.
     if (this.session.connection.bufferedBytes() > ANSWERS_MAX_BYTES) {
       this.session.close(CLOSE.FLOODING, 'answers are not read')
@@ -136,6 +144,7 @@ export class Line {
     if (this.session.leaving || this.deps.draining())
       throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
     while (this.turn) await this.turn
+    if (this.flooded) throw new RelayError('RATE_LIMITED', 'flooding', { retryAfterMs: FLOODED_RETRY_MS })
     const { caller, connection } = this.session
     const { mailbox, observe } = this.deps
 
@@ -203,5 +212,17 @@ export class Line {
     observe.metrics.framesRefused.inc({ kind, code: refusal.code })
     observe.events.refuse({ userId, deviceId, code: refusal.code })
     this.session.connection.send(encode.error(requestId, refusal))
+    if (kind === 'send' && refusal.code === 'RATE_LIMITED' && !this.flooded) this.countRefused()
+  }
+
+  /** Whoever goes on sending does not listen. [S-9.4] [C-8] */
+  private countRefused(): void {
+    this.refusedSends ??= openLocalMeters(
+      () => performance.now(),
+      1,
+    )({ ...REFUSED_SENDS, rates: [...REFUSED_SENDS.rates] })
+    if (this.refusedSends.take('', 1) === 0) return
+    this.flooded = true
+    this.session.close(CLOSE.FLOODING, 'flooding')
   }
 }

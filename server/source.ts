@@ -1,5 +1,7 @@
 // Where a connection comes from, for counting: what one customer of a network provider has at his command is one source.
 import { isIPv6 } from 'node:net'
+import { limited, type Meter } from '../keys/meter.ts'
+import { isLoopback } from './loopback.ts'
 
 /** Groups of an IPv6 address that a provider gives out whole: 64 bits. */
 const NETWORK_GROUPS = 4
@@ -32,3 +34,13 @@ const groupsOf = (part: string): number[] =>
         const [a, b, c, d] = each.split('.').map(Number)
         return [(a! << 8) | b!, (c! << 8) | d!]
       })
+
+/**
+ * Counts one request from an address. Those of this machine are not counted: a proxy here stands for everybody.
+ * @throws RelayError RATE_LIMITED, UNAVAILABLE.
+ */
+export async function countSource(meter: Meter, address: string): Promise<void> {
+  if (isLoopback(address)) return
+  const waitMs = await meter.take(sourceOf(address), 1)
+  if (waitMs > 0) throw limited('too many requests from this address', waitMs)
+}

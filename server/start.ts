@@ -1,9 +1,12 @@
 // What a relay is made of: opens every part, hands each what it needs, and takes it all down in order. No rules of its own.
+import { openFetchBudget, reserveOf } from '../keys/budget.ts'
 import { openDirectory } from '../keys/directory.ts'
 import { keyRoutes } from '../keys/http.ts'
+import { type OpenMeter, openLocalMeters } from '../keys/meter.ts'
 import { RelayError } from '../proto/errors.ts'
 import { openAccounts } from './accounts.ts'
 import { Acks } from './acks.ts'
+import { openAllowance } from './allowance.ts'
 import type { OpenBus } from './bus/bus.ts'
 import { openLocalHub } from './bus/local.ts'
 import { openLocalPresence, type PresenceStore } from './bus/presence.ts'
@@ -26,6 +29,7 @@ import { settingsRoutes } from './http/settings.ts'
 import { tokenRoutes } from './http/tokens.ts'
 import { usernameRoutes } from './http/usernames.ts'
 import { openIdentity } from './identity.ts'
+import { openLimits } from './limits.ts'
 import { Mailbox } from './mailbox.ts'
 import { migrate } from './migrate.ts'
 import { openNewIdentity } from './newidentity.ts'
@@ -66,8 +70,8 @@ export type Relay = {
 /** Clock, timers and chance of the way down; the machine's unless a test decides. */
 export type Leaving = { time: Time; random(): number }
 
-/** What nodes have in common; without it there is one. */
-export type Nodes = { bus: OpenBus; presence(): PresenceStore; routes?: OpenRoutes; isConnected?(): boolean }
+/** What nodes have in common; without it there is one. @property meters absent: each node counts alone. */
+export type Nodes = { bus: OpenBus; presence(): PresenceStore; routes?: OpenRoutes; meters?: OpenMeter; isConnected?(): boolean }
 
 /** With more than this of sends under way signals wait for better times. I12 */
 const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
@@ -104,6 +108,8 @@ export async function startRelay(
     const onTakenOver = (by: 'hint' | 'database'): void => observe.metrics.takenOver.inc({ by })
     const sessions = new Sessions({ queue, clock, report, onTakenOver })
     const nodes: Nodes = options.nodes ?? { bus: openLocalHub(report), presence: openLocalPresence() }
+    const meters = nodes.meters ?? openLocalMeters(clock)
+    const limits = openLimits(meters, config.limits)
     const bus = nodes.bus((hint) => {
       observe.metrics.hints.inc({ kind: hint.kind })
       if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
@@ -138,6 +144,10 @@ export async function startRelay(
       sql,
       clock,
       sharesConversation: (caller, users) => conversations.sharesConversation(caller, users),
+      budget: openFetchBudget({
+        ...{ caller: limits.bundles, pairBundles: limits.bundlesOfDevice, pairOneTime: limits.oneTimeKeys },
+        ...{ target: limits.oneTimeKeysOfDevice, reserve: reserveOf(config.limits.oneTimeKeysOfDevice) },
+      }),
       onStockLow: (deviceKey, counts) => reach.keysLow(deviceKey, counts),
       onBundle: (sorts) => observe.metrics.bundles.inc(sorts),
     })
@@ -155,7 +165,7 @@ export async function startRelay(
     const recovery = {
       codes: openRecoveryCodes({ sql, realm: config.realm }),
       newIdentity: openNewIdentity({
-        ...{ sql, realm: config.realm, directory, tokens, identity, news },
+        ...{ sql, realm: config.realm, directory, tokens, identity, news, meters },
         onUnlinked: (deviceKey) => reach.unlinked(deviceKey),
       }),
     }
@@ -164,6 +174,7 @@ export async function startRelay(
       rosters,
       writer,
       clock,
+      allowance: openAllowance(meters, config.limits),
       membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
     })
 
@@ -218,12 +229,14 @@ export async function startRelay(
       observe,
       load,
       maxConnections: config.maxConnections,
+      maxUserConnections: config.maxUserConnections,
       shut: () => drain.shut,
       draining,
     })
     const provisioning = openProvisioning({
       rendezvous: openRendezvous(),
       clock,
+      opened: limits.linking,
       draining: () => drain.shut,
       onWaiting: (connections) => observe.metrics.provisioning.set(connections),
     })
@@ -233,7 +246,7 @@ export async function startRelay(
       ...deviceRoutes({ devices }),
       ...recoveryRoutes(recovery),
       ...provisioningRoutes({ provisioning }),
-      ...usernameRoutes({ usernames: openUsernames({ sql }) }),
+      ...usernameRoutes({ usernames: openUsernames({ sql, lookups: limits.lookups }) }),
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
       ...settingsRoutes({ settings }),
@@ -250,6 +263,8 @@ export async function startRelay(
       authenticate: admit,
       observe,
       clock,
+      limits,
+      meters,
       busy: (by) => requests.count(by),
       draining,
     })

@@ -1,4 +1,5 @@
 // Usernames: libsignal hashes that point at a user. The name itself never reaches the relay.
+import { limited, type Meter } from '../keys/meter.ts'
 import { verifyUsernameProof } from '../keys/verify.ts'
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
@@ -6,11 +7,6 @@ import type { Sql, Transaction } from './database.ts'
 
 /** How long a released name is kept for its former owner, milliseconds. [U-3] */
 export const USERNAME_LOCK_MS = 30 * 24 * 3600 * 1000
-/** Look-ups a user may make at once, and how often one more, milliseconds. [U-4] */
-export const LOOKUP_BURST = 20
-export const LOOKUP_REFILL_MS = 30_000
-/** Callers whose look-ups are remembered; past it the one idle longest starts afresh. I10 */
-const LOOKUP_MAX_CALLERS = 50_000
 /** Names one user may keep locked behind himself. [U-3] */
 const LOCKED_MAX = 3
 
@@ -27,12 +23,11 @@ export type Usernames = {
    * Whose name it is. Hashes are not salted, so look-ups are dear: a dictionary takes years. [U-4]
    * @throws RelayError NOT_FOUND (also for a released name, I13), RATE_LIMITED.
    */
-  find(caller: Uuid, hash: Uint8Array, nowMs: number): Promise<Uuid>
+  find(caller: Uuid, hash: Uint8Array): Promise<Uuid>
 }
 
-/** Usernames, and look-ups budgeted in this process. */
-export function openUsernames({ sql }: { sql: Sql }): Usernames {
-  const spend = lookupBudget()
+/** @param lookups counts them by caller. [U-4] */
+export function openUsernames({ sql, lookups }: { sql: Sql; lookups: Meter }): Usernames {
   return {
     async set(userId, hash, proof, nowMs) {
       verifyUsernameProof(proof, hash)
@@ -60,9 +55,9 @@ export function openUsernames({ sql }: { sql: Sql }): Usernames {
       })
     },
 
-    async find(caller, hash, nowMs) {
-      const waitMs = spend(caller, nowMs)
-      if (waitMs > 0) throw new RelayError('RATE_LIMITED', 'too many look-ups of usernames', { retryAfterMs: waitMs })
+    async find(caller, hash) {
+      const waitMs = await lookups.take(caller, 1)
+      if (waitMs > 0) throw limited('too many look-ups of usernames', waitMs)
       const [row] = await sql<{ user_id: Uuid }[]>`
         select user_id from usernames where username_hash = ${hash} and user_id is not null`
       if (!row) throw new RelayError('NOT_FOUND', 'no such username')
@@ -84,17 +79,3 @@ async function refuseHoarding(tx: Transaction, userId: Uuid, hash: Uint8Array, u
 const releaseOthers = (tx: Transaction, userId: Uuid, kept: Uint8Array | null, nowMs: number) =>
   tx`update usernames set user_id = null, former_user_id = ${userId}, released_at = ${new Date(nowMs)}
     where user_id = ${userId} and username_hash is distinct from ${kept}::bytea`
-
-// A token bucket per user, kept as the time at which it is full again. Per node: n nodes allow n times as much.
-function lookupBudget(): (caller: Uuid, nowMs: number) => number {
-  const fullAtMs = new Map<Uuid, number>()
-  return (caller, nowMs) => {
-    const next = Math.max(fullAtMs.get(caller) ?? 0, nowMs) + LOOKUP_REFILL_MS
-    const waitMs = next - nowMs - LOOKUP_BURST * LOOKUP_REFILL_MS
-    if (waitMs > 0) return waitMs
-    fullAtMs.delete(caller)
-    if (fullAtMs.size >= LOOKUP_MAX_CALLERS) fullAtMs.delete(fullAtMs.keys().next().value!)
-    fullAtMs.set(caller, next)
-    return 0
-  }
-}

@@ -1,17 +1,21 @@
 // HTTP requests to routes and back: authentication, bodies by their schema, errors by their code. Knows no route in particular.
-import { openBuckets } from '../keys/budget.ts'
+import { limited, type Meter, type OpenMeter } from '../keys/meter.ts'
 import { invalid, RelayError } from '../proto/errors.ts'
-import type { Uuid } from '../proto/ids.ts'
 import type { Caller, RawBody, Route, RouteRequest, RouteResponse } from '../proto/route.ts'
 import { refusal, toRelayError } from './errors.ts'
 import type { Observe } from './observe.ts'
 import type { Answer, Head, HttpRoute } from './socket.ts'
+import { countSource } from './source.ts'
 
 export type WebDeps = {
   /** @throws RelayError UNAUTHENTICATED. */
   authenticate(token: string): Promise<{ caller: Caller; expiresAtMs: number }>
   observe: Observe
   clock: () => number
+  /** Counts what routes bound by user. They fail open: what they keep off costs work, nothing else. */
+  meters: OpenMeter
+  /** Those of addresses. */
+  limits: Record<NonNullable<Route['perAddress']>, Meter>
   /** Told when a request begins and ends: a relay on its way down waits for them. */
   busy(by: 1 | -1): void
   /** At the end of the relay's way down: it answers about itself, and takes no more work. */
@@ -23,8 +27,6 @@ const DEFAULT_BODY_BYTES = 64 * 1024
 /** Parts (entries, fields) of a JSON body and how deep they nest: far above 100 keys of each kind and 500 ids. */
 const BODY_MAX_PARTS = 2048
 const BODY_MAX_DEPTH = 8
-/** Users remembered per bounded route; past it the one idle longest starts afresh. I10 */
-const RATE_MAX_CALLERS = 50_000
 /** Of a field's name that the client made up, in the answer. */
 const NAMED_MAX_CHARS = 64
 
@@ -35,25 +37,15 @@ export const bearerOf = (authorization: string | null): string | null =>
 /** Makes declared routes servable: what they throw becomes the answer of its code (I15). */
 export const serveRoutes = (routes: Route[], deps: WebDeps): HttpRoute[] =>
   routes.map((each) => {
-    const spend = each.rate && openRate(each.rate)
+    const { method, path, rate } = each
+    const byUser = rate && deps.meters({ name: `${method}.${path}`, rates: [rate], whenGone: 'open' })
     return {
-      method: each.method,
-      path: each.path,
+      method,
+      path,
       maxBodyBytes: each.maxBodyBytes ?? DEFAULT_BODY_BYTES,
-      handle: (head, body, onGone) => answer(each, { head, body, onGone }, deps, spend),
+      handle: (head, body, onGone) => answer(each, { head, body, onGone }, deps, byUser),
     }
   })
-
-type Spend = (caller: Uuid, nowMs: number) => void
-
-function openRate(rate: { burst: number; everyMs: number }): Spend {
-  const buckets = openBuckets<Uuid>(rate, RATE_MAX_CALLERS)
-  return (caller, nowMs) => {
-    const retryAfterMs = buckets.waitMs(caller, 1, nowMs)
-    if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many requests of this kind', { retryAfterMs })
-    buckets.take(caller, 1, nowMs)
-  }
-}
 
 /** The answer to a path or method nobody serves. [H-2] */
 export const notFound = async (): Promise<Answer> => refusal(new RelayError('NOT_FOUND', 'no such endpoint'))
@@ -61,14 +53,14 @@ export const notFound = async (): Promise<Answer> => refusal(new RelayError('NOT
 /** A request as socket.ts has it. */
 type Asked = { head: Head; body: () => Promise<Buffer>; onGone: (listener: () => void) => void }
 
-async function answer(route: Route, asked: Asked, deps: WebDeps, spend: Spend | undefined): Promise<Answer> {
+async function answer(route: Route, asked: Asked, deps: WebDeps, byUser: Meter | undefined): Promise<Answer> {
   const { observe } = deps
   let result: Answer
   deps.busy(1)
   try {
     if (deps.draining() && /^\/(v1|oauth)\//.test(route.path))
       throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
-    result = toAnswer(await route.handle(await read(route, asked, deps, spend)))
+    result = toAnswer(await route.handle(await read(route, asked, deps, byUser)))
   } catch (error) {
     const refused = toRelayError(error, (unknown) =>
       observe.log.error({ err: unknown, route: route.path }, 'request failed'),
@@ -103,8 +95,9 @@ async function read(
   route: Route,
   { head, body, onGone }: Asked,
   deps: WebDeps,
-  spend: Spend | undefined,
+  byUser: Meter | undefined,
 ): Promise<RouteRequest<unknown>> {
+  if (route.perAddress) await countSource(deps.limits[route.perAddress], head.address)
   const bearer = bearerOf(head.authorization)
   let caller: Caller | undefined
   let expiresAtMs = 0
@@ -113,7 +106,8 @@ async function read(
     const admitted = await deps.authenticate(bearer)
     caller = admitted.caller
     expiresAtMs = admitted.expiresAtMs
-    spend?.(caller.userId, deps.clock())
+    const waitMs = (await byUser?.take(caller.userId, 1)) ?? 0
+    if (waitMs > 0) throw limited('too many requests of this kind', waitMs)
   }
   const names = route.path.split('/').filter((part) => part.startsWith(':'))
   return {

@@ -1,6 +1,6 @@
 // What a request of a connected device can be, besides sends, acks and syncs: one shape for all, so that whoever takes frames in need
 // not know them. A feature is one file of this folder.
-import { openBuckets, type Rate } from '../../keys/budget.ts'
+import { limited, openLocalMeters, type Rate } from '../../keys/meter.ts'
 import { RelayError } from '../../proto/errors.ts'
 import type { Uuid } from '../../proto/ids.ts'
 import type { Hint } from '../bus/bus.ts'
@@ -42,8 +42,13 @@ const MAX_DEVICES = 100_000
 
 /** @param clock Unix milliseconds. @param report a feature failed at what it was told: nobody else's business. */
 export function openFeatures(features: AnyFeature[], clock: () => number, report: (error: unknown) => void): Features {
+  // A device is connected to one node, which can count alone. [C-5]
+  const open = openLocalMeters(clock, MAX_DEVICES)
   const byKind = new Map(
-    features.map((each) => [each.kind, { each, buckets: each.rate && openBuckets<number>(each.rate, MAX_DEVICES) }]),
+    features.map((each) => {
+      const meter = each.rate && open({ name: each.kind, rates: [each.rate], whenGone: 'open' })
+      return [each.kind, { each, meter }]
+    }),
   )
   let stopped = false
   const tell = (each: (feature: AnyFeature) => void): void => {
@@ -59,13 +64,9 @@ export function openFeatures(features: AnyFeature[], clock: () => number, report
     handle(session, frame) {
       const found = byKind.get(frame.kind)
       if (!found) throw new RelayError('INVALID_REQUEST', 'the frame has no body this relay knows')
-      const { each, buckets } = found
-      if (buckets) {
-        const { deviceKey } = session.caller
-        const retryAfterMs = buckets.waitMs(deviceKey, 1, clock())
-        if (retryAfterMs > 0) throw new RelayError('RATE_LIMITED', 'too many requests of this kind', { retryAfterMs })
-        buckets.take(deviceKey, 1, clock())
-      }
+      const { each, meter } = found
+      const waitMs = meter?.take(`${session.caller.deviceKey}`, 1) ?? 0
+      if (waitMs > 0) throw limited('too many requests of this kind', waitMs)
       // Found under the frame's own kind.
       return each.handle(session, frame as never)
     },

@@ -1,5 +1,5 @@
 // Typing: passed on to who is connected, and gone. Never stored, never echoed, dropped first. I12 [G-1]
-import { openBuckets } from '../../keys/budget.ts'
+import { openLocalMeters } from '../../keys/meter.ts'
 import { RelayError } from '../../proto/errors.ts'
 import type { Uuid } from '../../proto/ids.ts'
 import { notMember } from '../authorize.ts'
@@ -32,16 +32,13 @@ const ROSTER_MAX_AGE_MS = 30_000
 
 /** The feature of Typing. */
 export function typing(deps: TypingDeps): Feature<'typing'> {
-  const conversations = openBuckets<string>(CONVERSATION_RATE, MAX_BUCKETS)
+  const open = openLocalMeters(deps.clock, MAX_BUCKETS)
+  const conversations = open({ name: 'typing', rates: [CONVERSATION_RATE], whenGone: 'open' })
   /** Of each session the one being passed on: a stop must not overtake its start. */
   const turns = new WeakMap<Session, Promise<void>>()
 
-  const tooOften = (userId: Uuid, conversationId: Uuid): boolean => {
-    const [key, nowMs] = [`${userId}${conversationId}`, deps.clock()]
-    if (!conversations.has(key, 1, nowMs)) return true
-    conversations.take(key, 1, nowMs)
-    return false
-  }
+  const tooOften = (userId: Uuid, conversationId: Uuid): boolean =>
+    conversations.take(`${userId}${conversationId}`, 1) > 0
 
   async function rosterOf({ caller }: Session, conversationId: Uuid): Promise<Roster> {
     const recent = await deps.rosters.recent(conversationId, ROSTER_MAX_AGE_MS)

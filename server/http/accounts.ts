@@ -13,6 +13,7 @@ export const accountRoutes = ({ accounts }: { accounts: Accounts }): Route[] => 
     path: '/v1/accounts',
     summary: 'Register a user with its identity key and its first device.',
     auth: 'none',
+    perAddress: 'registrations',
     body: registration,
     maxBodyBytes: ENROLMENT_MAX_BYTES,
     async handle({ body, bearer, nowMs }) {

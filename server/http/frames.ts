@@ -59,7 +59,7 @@ export function frameRoutes({ reception, uploads, time, observe }: Deps): Route[
     const limit = numberIn(query, 'limit', 1, PAGE_MAX_MESSAGES) ?? PAGE_MAX_MESSAGES
     const waitSeconds = numberIn(query, 'wait_seconds', 0, POLL_WAIT_MAX_SECONDS) ?? 0
     const isConsumer = waitSeconds > 0
-    if (isConsumer) reception.checkRoom()
+    if (isConsumer) reception.checkRoom(caller.userId)
     // It does not outlive its token, and the next one needs a fresh one. [C-9.9]
     const waitMs = Math.min(waitSeconds * 1000, expiresAtMs - nowMs)
     const poll = new Poll(address, isConsumer ? (call) => time.after(waitMs, call) : null)

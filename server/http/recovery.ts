@@ -42,6 +42,7 @@ export const recoveryRoutes = (recovery: { codes: RecoveryCodes; newIdentity: Ne
     path: '/v1/identity',
     summary: 'Begin anew with another identity key on one device; all former devices end.',
     auth: 'none',
+    perAddress: 'recoveries',
     body: beginning,
     maxBodyBytes: ENROLMENT_MAX_BYTES,
     async handle({ body, bearer, nowMs }) {

@@ -40,12 +40,12 @@ export const usernameRoutes = ({ usernames }: { usernames: Usernames }): Route[]
     path: '/v1/usernames/:hash',
     summary: 'The user who holds a username hash, given as base64url.',
     auth: 'device',
-    async handle({ caller, params, nowMs }) {
+    async handle({ caller, params }) {
       const hash = Buffer.from(params.hash ?? '', 'base64url')
       if (hash.length !== HASH_BYTES || hash.toString('base64url') !== params.hash) {
         throw invalid('hash is not 32 bytes in base64url without padding')
       }
-      return { status: 200, body: { user_id: await usernames.find(caller.userId, hash, nowMs) } }
+      return { status: 200, body: { user_id: await usernames.find(caller.userId, hash) } }
     },
   }),
 ]

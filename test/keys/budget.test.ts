@@ -1,69 +1,27 @@
-// Fetch budgets [K-5]: first the buckets alone, with the clock in hand, then through the directory.
+// Fetch budgets [K-5]: first alone, with the clock in hand, then through the directory. Buckets by themselves: test/server/meters.test.ts.
 import { randomUUID } from 'node:crypto'
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { FETCH_RATES, type FetchBudget, openBuckets, openFetchBudget } from '../../keys/budget.ts'
+import { FETCH_RATES, type FetchBudget, usualFetchBudget } from '../../keys/budget.ts'
 import { type Enrolled, openWorld, stranger, upload, type World } from './world.ts'
 
 const MINUTE = 60_000
 const nobody = async (_deviceKeys: number[]) => new Set<number>()
 const everybody = async (deviceKeys: number[]) => new Set(deviceKeys)
 
-/** How one device was answered. */
-async function ask(budget: FetchBudget, caller: string, device: number, nowMs: number, sharing = nobody) {
-  const admission = await budget.admit(caller, [{ deviceKeys: [device] }], nowMs, sharing)
+let nowMs = 0
+const openBudget = (): FetchBudget => usualFetchBudget(() => nowMs)
+
+/** How one device was answered, at that time. */
+async function ask(budget: FetchBudget, caller: string, device: number, atMs: number, sharing = nobody) {
+  nowMs = atMs
+  const admission = await budget.admit(caller, [{ deviceKeys: [device] }], sharing)
   if (!admission.admitted) return admission.retryAfterMs
   return admission.oneTime.has(device) ? 'one-time' : 'without'
 }
 
-describe('buckets', () => {
-  test('hold their burst, refill at their rate, and the wait they name is exactly enough', () => {
-    fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: 50 }),
-        fc.integer({ min: 1, max: 100_000 }),
-        fc.array(fc.tuple(fc.nat(500_000), fc.integer({ min: 1, max: 5 })), { maxLength: 60 }),
-        (burst, everyMs, steps) => {
-          const buckets = openBuckets<string>({ burst, everyMs }, 10)
-          let nowMs = 1_780_000_000_000
-          const startMs = nowMs
-          let taken = 0
-          for (const [stepMs, wanted] of steps) {
-            nowMs += stepMs
-            const tokens = Math.min(wanted, burst)
-            const waitMs = buckets.waitMs('a', tokens, nowMs)
-            if (waitMs > 0) {
-              expect(buckets.has('a', tokens, nowMs + waitMs - 1)).toBe(false)
-              expect(buckets.has('a', tokens, nowMs + waitMs)).toBe(true)
-              continue
-            }
-            buckets.take('a', tokens, nowMs)
-            taken += tokens
-            expect(taken).toBeLessThanOrEqual(burst + (nowMs - startMs) / everyMs)
-          }
-        },
-      ),
-    )
-  })
-
-  test('a clock that steps back costs at most one whole bucket', () => {
-    const buckets = openBuckets<string>({ burst: 3, everyMs: 1000 }, 10)
-    buckets.take('a', 1, 10_000_000)
-    expect(buckets.waitMs('a', 1, 0)).toBe(1000)
-    expect(buckets.waitMs('a', 3, 0)).toBe(3000)
-  })
-
-  test('are bounded: the one idle longest is forgotten first', () => {
-    const buckets = openBuckets<number>({ burst: 1, everyMs: 1000 }, 100)
-    for (let key = 0; key < 10_000; key++) buckets.take(key, 1, 0)
-    expect(buckets.size()).toBe(100)
-    expect([buckets.has(9_900, 1, 0), buckets.has(9_899, 1, 0)]).toEqual([false, true])
-  })
-})
-
 describe('per pair', () => {
   test('6 with one-time keys, then one every 10 minutes; the rest without', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     const answers = []
     for (let i = 0; i < 8; i++) answers.push(await ask(budget, 'a', 1, 0))
     expect(answers).toEqual([...Array(6).fill('one-time'), 'without', 'without'])
@@ -75,7 +33,7 @@ describe('per pair', () => {
   })
 
   test('30 bundles in 10 minutes, then RATE_LIMITED with an honest wait that refusals do not lengthen', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     for (let i = 0; i < 30; i++) expect(typeof (await ask(budget, 'a', 1, 0))).toBe('string')
     for (let i = 0; i < 100; i++) expect(await ask(budget, 'a', 1, 0)).toBe(20_000)
     expect(await ask(budget, 'a', 1, 19_999)).toBe(1)
@@ -84,10 +42,10 @@ describe('per pair', () => {
   })
 
   test('a refused list charges none of its devices', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     for (let i = 0; i < 30; i++) await ask(budget, 'a', 1, 0)
     for (let i = 0; i < 50; i++)
-      expect(await budget.admit('a', [{ deviceKeys: [2] }, { deviceKeys: [3, 1] }], 0, nobody)).toEqual({
+      expect(await budget.admit('a', [{ deviceKeys: [2] }, { deviceKeys: [3, 1] }], nobody)).toEqual({
         ...{ admitted: false, groupIndex: 1, retryAfterMs: 20_000 },
       })
     for (let i = 0; i < 6; i++) expect(await ask(budget, 'a', 2, 0)).toBe('one-time')
@@ -96,9 +54,9 @@ describe('per pair', () => {
 
 describe('per target', () => {
   test('strangers take 50, callers who share a conversation the other 50; one comes back a minute', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     let caller = 0
-    const next = (sharing = nobody, nowMs = 0) => ask(budget, `caller ${caller++}`, 1, nowMs, sharing)
+    const next = (sharing = nobody, atMs = 0) => ask(budget, `caller ${caller++}`, 1, atMs, sharing)
     for (let i = 0; i < 50; i++) expect(await next()).toBe('one-time')
     for (let i = 0; i < 10; i++) expect(await next()).toBe('without')
     for (let i = 0; i < 50; i++) expect(await next(everybody)).toBe('one-time')
@@ -111,7 +69,7 @@ describe('per target', () => {
   })
 
   test('whether a conversation is shared is asked only when it decides', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     let asked = 0
     const sharing = async (deviceKeys: number[]) => {
       asked++
@@ -124,14 +82,14 @@ describe('per target', () => {
   })
 
   test('a pair whose target has nothing left keeps its own tokens', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     for (let i = 0; i < 50; i++) await ask(budget, `caller ${i}`, 1, 0)
     for (let i = 0; i < 20; i++) expect(await ask(budget, 'a', 1, 0)).toBe('without')
     expect(await ask(budget, 'a', 1, 50 * MINUTE)).toBe('one-time')
   })
 
   test('requests that decide at the same time do not spend one token twice', async () => {
-    const budget = openFetchBudget()
+    const budget = openBudget()
     const answers = await Promise.all(
       Array.from({ length: 300 }, (_, i) => ask(budget, `caller ${i}`, 1, 0, everybody)),
     )
@@ -140,14 +98,18 @@ describe('per target', () => {
 })
 
 test('per caller: 1,000 at once, then 10 a second; refused costs nothing', async () => {
-  const budget = openFetchBudget()
-  expect(await budget.charge('a', 900, 0)).toBe(0)
-  expect(await budget.charge('a', 101, 0)).toBe(100)
-  expect(await budget.charge('a', 100, 0)).toBe(0)
-  for (let i = 0; i < 100; i++) expect(await budget.charge('a', 1, 0)).toBe(100)
-  expect(await budget.charge('a', 10, 1000)).toBe(0)
-  expect(await budget.charge('a', 1, 1000)).toBe(100)
-  expect(await budget.charge('b', 1000, 1000)).toBe(0)
+  const budget = openBudget()
+  const charge = (caller: string, devices: number, atMs: number) => {
+    nowMs = atMs
+    return budget.charge(caller, devices)
+  }
+  expect(await charge('a', 900, 0)).toBe(0)
+  expect(await charge('a', 101, 0)).toBe(100)
+  expect(await charge('a', 100, 0)).toBe(0)
+  for (let i = 0; i < 100; i++) expect(await charge('a', 1, 0)).toBe(100)
+  expect(await charge('a', 10, 1000)).toBe(0)
+  expect(await charge('a', 1, 1000)).toBe(100)
+  expect(await charge('b', 1000, 1000)).toBe(0)
   expect(FETCH_RATES.caller).toEqual({ burst: 1000, everyMs: 100 })
 })
 
@@ -177,7 +139,7 @@ describe('through the directory', () => {
   }
 
   test('one caller cannot drain a device, and always gets a usable bundle until refused', async () => {
-    const directory = world.open({ budget: openFetchBudget() })
+    const directory = world.open({ budget: usualFetchBudget(() => world.clock.nowMs) })
     const target = await stocked()
     const caller = stranger()
     const list = [{ userId: target.userId, deviceId: 1 }]
@@ -201,7 +163,7 @@ describe('through the directory', () => {
     const friends = new Set<string>()
     const asked: string[][] = []
     const directory = world.open({
-      budget: openFetchBudget(),
+      budget: usualFetchBudget(() => world.clock.nowMs),
       sharesConversation: async (caller, users) => {
         asked.push(users)
         return friends.has(caller) ? new Set(users) : new Set()
@@ -221,7 +183,7 @@ describe('through the directory', () => {
   })
 
   test("one's own other devices count as shared", async () => {
-    const directory = world.open({ budget: openFetchBudget() })
+    const directory = world.open({ budget: usualFetchBudget(() => world.clock.nowMs) })
     const target = await stocked()
     const own = await world.enrol({ of: target })
     const list = [{ userId: target.userId, deviceId: 1 }]
@@ -231,7 +193,7 @@ describe('through the directory', () => {
   })
 
   test('* charges each device, and is refused whole', async () => {
-    const directory = world.open({ budget: openFetchBudget() })
+    const directory = world.open({ budget: usualFetchBudget(() => world.clock.nowMs) })
     const first = await stocked()
     const second = await world.enrol({ of: first })
     await world.directory.publish(second, upload({ oneTimePrekeys: second.device.makeOneTimePrekeys(20) }))
@@ -248,7 +210,7 @@ describe('through the directory', () => {
   })
 
   test('looking for users that do not exist is paid too', async () => {
-    const directory = world.open({ budget: openFetchBudget() })
+    const directory = world.open({ budget: usualFetchBudget(() => world.clock.nowMs) })
     const caller = stranger()
     const list = () => Array.from({ length: 100 }, () => ({ userId: randomUUID(), deviceId: 1 }))
     for (let i = 0; i < 10; i++) expect(await directory.bundles(caller, list())).toEqual([])

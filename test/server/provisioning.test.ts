@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
+import { openLocalMeters } from '../../keys/meter.ts'
 import { CLOSE } from '../../server/connection.ts'
 import { openProvisioning } from '../../server/provisioning.ts'
 import { openRendezvous } from '../../server/rendezvous.ts'
@@ -252,10 +253,12 @@ describe('a wait', () => {
   })
 })
 
+const uncounted = openLocalMeters(Date.now)({ name: 'linking', rates: [], whenGone: 'open' })
+
 describe('too many', () => {
   const open = (waiting: number, perSource: number) => {
     const counts: number[] = []
-    const deps = { rendezvous: openRendezvous(), clock: Date.now, draining: () => false }
+    const deps = { rendezvous: openRendezvous(), clock: Date.now, opened: uncounted, draining: () => false }
     const { door } = openProvisioning({ ...deps, onWaiting: (n) => counts.push(n) }, { waiting, perSource })
     return { counts, admit: (address: string) => door.admit({ token: null, place: newAddress(), address }) }
   }
@@ -295,7 +298,7 @@ describe('too many', () => {
   })
 
   test('a refused second waiter at an address takes no place', async () => {
-    const deps = { rendezvous: openRendezvous(), clock: Date.now, draining: () => false }
+    const deps = { rendezvous: openRendezvous(), clock: Date.now, opened: uncounted, draining: () => false }
     const { door } = openProvisioning(deps, { waiting: 2, perSource: 2 })
     const place = newAddress()
     const come = (at: string) => door.admit({ token: null, place: at, address: '203.0.113.1' })

@@ -1,13 +1,16 @@
 // The writing half of a relay node, without sockets: rosters, writer and mailbox on pools of their own. Two of them on one
 // database are two nodes.
 import { randomBytes } from 'node:crypto'
+import { openLocalMeters } from '../../keys/meter.ts'
 import type { RelayError } from '../../proto/errors.ts'
 import { type Uuid, uuidV7 } from '../../proto/ids.ts'
 import { Acks } from '../../server/acks.ts'
+import { openAllowance } from '../../server/allowance.ts'
 import type { Outcome } from '../../server/batch.ts'
 import { Conversations } from '../../server/conversations.ts'
 import { type Database, openDatabase, type Sql } from '../../server/database.ts'
 import type { Send } from '../../server/frames.ts'
+import { liftedRates } from '../../server/limits.ts'
 import { Mailbox } from '../../server/mailbox.ts'
 import { Queue } from '../../server/queue.ts'
 import { type RosterDevice, Rosters } from '../../server/rosters.ts'
@@ -67,6 +70,7 @@ export function openNode(
     rosters,
     writer,
     clock,
+    allowance: openAllowance(openLocalMeters(clock), liftedRates()),
     membershipOf: (conversationId, userId) => conversations.membershipOf(conversationId, userId),
   })
   return {

@@ -1,6 +1,6 @@
 // A whole relay in this process, on a database and a port of its own.
 import { type Config, readConfig } from '../../server/config.ts'
-import { noRates } from '../../server/limits.ts'
+import { liftedRates } from '../../server/limits.ts'
 import { openObserve } from '../../server/observe.ts'
 import { type Clock, type Nodes, startRelay } from '../../server/start.ts'
 import type { Time } from '../../server/time.ts'
@@ -32,7 +32,7 @@ export async function testRelay(
   // Most tests are about something else than limits, and faster than people.
   const config: Config = {
     ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }),
-    limits: noRates(),
+    limits: liftedRates(),
     ...options.config,
   }
   const logged: string[] = []

@@ -88,6 +88,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
         observe: openObserve({ level: 'silent', format: 'json' }),
         load: { bytes: 0 },
         maxConnections: 100,
+        maxUserConnections: 100,
         draining: () => false,
         shut: () => false,
       }).door,
