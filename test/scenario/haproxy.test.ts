@@ -18,7 +18,7 @@ import { type LossyProxy, openProxy } from '../support/proxy.ts'
 
 const HERE = '127.0.0.1'
 /** Long enough for HAProxy to notice, who asks every second and believes the second answer. */
-const DRAIN = { pauseMs: 4_000, perSecond: 1_000, graceMs: 30_000 }
+const DRAIN = { pauseMs: 2_500, perSecond: 1_000, graceMs: 30_000 }
 
 let cluster: TestCluster
 /** In HAProxy's order, also when they are gone. */
@@ -186,6 +186,16 @@ test('a device that waits to be linked and the one that links it meet, wherever 
     expect((await came)[0]).toEqual(sealed)
     await once(waiting, 'close')
   }
+})
+
+test('a relay hears where a client is from the balancer, whatever the client says himself', async () => {
+  lookAway()
+  const headers = { 'X-Forwarded-For': '203.0.113.9' }
+  await request(entry.url, 'GET', '/v1/devices', { token: forged('x'), headers })
+  await request(relays[0]!.url, 'GET', '/v1/devices', { token: forged('x'), headers })
+  expect(seen('unauthorized', ({ address }) => address === HERE)).toHaveLength(1)
+  // Without the balancer, this machine is a proxy like it.
+  expect(seen('unauthorized', ({ address }) => address === '203.0.113.9')).toEqual([0])
 })
 
 test('metrics are not for the world, and the log holds no token, name, address or query. I16', async () => {
