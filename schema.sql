@@ -106,6 +106,23 @@ create table public.accounts (
   constraint accounts_outside_subject UNIQUE (outside_subject)
 );
 
+create table public.block_marks (
+  reader uuid not null,
+  sender uuid not null,
+  conversation_id uuid not null,
+  shown_up_to uuid,
+  constraint block_marks_pkey PRIMARY KEY (reader, sender, conversation_id)
+);
+
+create table public.blocks (
+  blocker uuid not null,
+  blocked uuid not null,
+  blocked_at timestamp with time zone default now() not null,
+  constraint blocks_blocker_fkey FOREIGN KEY (blocker) REFERENCES public.accounts(user_id),
+  constraint blocks_pkey PRIMARY KEY (blocker, blocked)
+);
+CREATE INDEX blocks_blocked ON public.blocks USING btree (blocked);
+
 create table public.conversation_changes (
   conversation_id uuid not null,
   revision bigint not null,
@@ -130,8 +147,9 @@ create table public.conversation_members (
   joined_at timestamp with time zone default now() not null,
   ended_at timestamp with time zone,
   muted_until timestamp with time zone,
+  stranger_messages smallint default 0 not null,
   constraint conversation_members_role_check CHECK ((role = ANY (ARRAY['member'::text, 'admin'::text]))),
-  constraint conversation_members_state_check CHECK ((state = ANY (ARRAY['active'::text, 'left'::text, 'removed'::text]))),
+  constraint conversation_members_state_check CHECK ((state = ANY (ARRAY['active'::text, 'pending'::text, 'invited'::text, 'left'::text, 'removed'::text]))),
   constraint conversation_members_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id),
   constraint conversation_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
   constraint conversation_members_pkey PRIMARY KEY (conversation_id, user_id)
@@ -335,6 +353,14 @@ create table public.signing_keys (
   constraint signing_keys_pkey PRIMARY KEY (key_id)
 );
 
+create table public.stranger_deliveries (
+  device_key bigint not null,
+  stranger uuid not null,
+  sequence bigint not null,
+  put_at timestamp with time zone default now() not null,
+  constraint stranger_deliveries_pkey PRIMARY KEY (device_key, stranger, sequence)
+);
+
 create table public.usernames (
   username_hash bytea not null,
   user_id uuid,
@@ -346,7 +372,7 @@ create table public.usernames (
   constraint usernames_user_id_key UNIQUE (user_id)
 );
 
-CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], sent_at timestamp with time zone, quota integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT full_room integer[], OUT written boolean)
+CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], s_m integer[], s_pending uuid[], d_r integer[], a_conversation uuid[], a_user uuid[], sent_at timestamp with time zone, quota integer, stranger_most integer, stranger_waiting_most integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT full_room integer[], OUT over integer[], OUT written boolean)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -378,8 +404,13 @@ begin
   select r.is_full, r.floors, r.full_keys, r.full_room into v_full, v_floor, full_keys, full_room
   from count_room(ks, cnt, base, quota, v_full, v_floor) r;
 
+  if s_m <> '{}' and moved is null and duplicates is null then
+    over := over_for_strangers(s_m, array(select m_conversation[i] from unnest(s_m) i), s_pending, array(select m_user[i] from unnest(s_m) i),
+      array(select r_m[i] from unnest(d_r) i), array(select ks[r_k[i]] from unnest(d_r) i), stranger_most, stranger_waiting_most);
+  end if;
+
   -- [3] Refused: nothing is written.
-  if gone <> '{}' or duplicates is not null or moved is not null or full_keys <> '{}' then return; end if;
+  if gone <> '{}' or duplicates is not null or moved is not null or full_keys <> '{}' or over is not null then return; end if;
 
   -- [4] Writes. Sequences follow from the locks: gapless, in commit order. I4
   insert into messages (message_id, conversation_id, sender_type, sender_user_id, sender_device_key, sender_device_id,
@@ -398,6 +429,17 @@ begin
   select ks[i], base[i] + cnt[i], v_floor[i], v_full[i] from generate_subscripts(ks, 1) i;
 
   if o_key <> '{}' then perform drop_for_full(o_key, o_message); end if;
+  if s_m <> '{}' then
+    insert into stranger_deliveries (device_key, stranger, sequence)
+    select ks[r_k[i]], m_user[r_m[i]], base[r_k[i]] + r_n[i] from unnest(d_r) i;
+    update conversation_members p set stranger_messages = p.stranger_messages + x.n
+    from (select m_conversation[s.m] as c, s.u, count(*) as n from unnest(s_m, s_pending) s(m, u) group by 1, 2 order by 1) x
+    where p.conversation_id = x.c and p.user_id = x.u;
+  end if;
+  if a_user <> '{}' then
+    update conversation_members p set state = 'active' from unnest(a_conversation, a_user) x(c, u)
+    where p.conversation_id = x.c and p.user_id = x.u and p.state = 'pending';
+  end if;
   written := true;
 end
 $function$
@@ -470,22 +512,74 @@ end
 $function$
 ;
 
+CREATE OR REPLACE FUNCTION public.forget_stranger_deliveries(ks bigint[], strangers uuid[])
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  delete from stranger_deliveries where ctid = any(array(
+    select y.at from (select distinct k, s from unnest(ks, strangers) given(k, s)) x
+    cross join lateral (select d.ctid as at, d.sequence from stranger_deliveries d where d.device_key = x.k and d.stranger = x.s) y
+    where not exists (select from message_deliveries_waiting w where w.device_key = x.k and w.sequence = y.sequence limit 1)))
+$function$
+;
+
+CREATE OR REPLACE FUNCTION public.over_for_strangers(s_m integer[], s_conversation uuid[], s_pending uuid[], s_sender uuid[], d_m integer[], d_key bigint[], messages_most integer, waiting_most integer)
+ RETURNS integer[]
+ LANGUAGE plpgsql
+AS $function$
+declare
+  v record;
+  v_over int[];
+begin
+  -- Two devices of the sender may address different devices of the other, and so hold no lock in common.
+  for v in select distinct c, u from unnest(s_conversation, s_pending) x(c, u) order by c loop
+    perform 1 from conversation_members where conversation_id = v.c and user_id = v.u for no key update;
+  end loop;
+  perform forget_stranger_deliveries(d_key, array(
+    select s_sender[array_position(s_m, d.m)] from unnest(d_m) with ordinality d(m, i) order by d.i));
+  select array_agg(distinct o.m) into v_over from (
+    select x.m from (
+      select s.m, s.c, s.u, row_number() over (partition by s.c order by s.m) as n
+      from unnest(s_m, s_conversation, s_pending) s(m, c, u)) x
+    cross join lateral (
+      select p.stranger_messages from conversation_members p where p.conversation_id = x.c and p.user_id = x.u limit 1) had
+    where had.stranger_messages + x.n > messages_most
+    union all
+    select x.m from (
+      select d.m, d.k, s_sender[array_position(s_m, d.m)] as sender,
+        row_number() over (partition by d.k, s_sender[array_position(s_m, d.m)] order by d.m) as n
+      from unnest(d_m, d_key) d(m, k)) x
+    cross join lateral (
+      select count(*) as waiting from stranger_deliveries w where w.device_key = x.k and w.stranger = x.sender) had
+    where had.waiting + x.n > waiting_most) o;
+  return v_over;
+end
+$function$
+;
+
 CREATE OR REPLACE FUNCTION public.roster(conversation uuid)
- RETURNS TABLE(kind text, archived boolean, digest text, device_keys bigint[], user_ids uuid[], device_ids smallint[], registration_ids smallint[])
+ RETURNS TABLE(kind text, archived boolean, digest text, device_keys bigint[], user_ids uuid[], device_ids smallint[], registration_ids smallint[], pending_user uuid, blockers uuid[])
  LANGUAGE sql
  STABLE
 AS $function$
   select c.kind, c.archived_at is not null,
-    hashtextextended((c.archived_at is not null)::text || coalesce(d.device_keys::text || d.registration_ids::text, ''), 0)::text,
-    d.device_keys, d.user_ids, d.device_ids, d.registration_ids
+    hashtextextended((c.archived_at is not null)::text || coalesce(d.device_keys::text || d.registration_ids::text, '')
+      || coalesce(d.pending_user::text, '') || coalesce(b.blockers::text, ''), 0)::text,
+    d.device_keys, d.user_ids, d.device_ids, d.registration_ids, d.pending_user, b.blockers
   from conversations c cross join lateral (
     select array_agg(k.device_key order by k.device_key) as device_keys,
       array_agg(k.user_id order by k.device_key) as user_ids,
       array_agg(k.device_id order by k.device_key) as device_ids,
-      array_agg(k.registration_id order by k.device_key) as registration_ids
+      array_agg(k.registration_id order by k.device_key) as registration_ids,
+      (array_agg(m.user_id) filter (where m.state = 'pending'))[1] as pending_user
     from conversation_members m join keys.devices k on k.user_id = m.user_id
-    where m.conversation_id = c.conversation_id and m.state = 'active'
-  ) d
+    where m.conversation_id = c.conversation_id and m.state in ('active', 'pending')
+  ) d cross join lateral (
+    select case when c.kind = 'direct' then (
+      select array_agg(found.blocker order by found.blocker)
+      from (values (c.low_user, c.high_user), (c.high_user, c.low_user)) pair(one, other)
+      cross join lateral (select blocker from blocks where blocker = pair.one and blocked = pair.other limit 1) found) end as blockers
+  ) b
   where c.conversation_id = conversation
 $function$
 ;

@@ -36,6 +36,8 @@ export type DirectoryOptions = {
   budget?: FetchBudget
   /** Which of the users share a conversation with the caller; default: none. [K-5.3] */
   sharesConversation?: (caller: Uuid, users: Uuid[]) => Promise<Set<Uuid>>
+  /** Those of the users whose devices the caller may know; default: all. [K-4.8] */
+  known?: (caller: Uuid, users: Uuid[]) => Promise<Set<Uuid>>
   /** Told after every claim that leaves fewer than 20 of a kind, and when a last-resort key left first. Must not throw. [K-6] */
   onStockLow?: (deviceKey: number, counts: Counts) => void
   /** Told of every bundle that leaves. Must not throw. */
@@ -90,6 +92,7 @@ export function openDirectory(options: DirectoryOptions): Directory {
     clock,
     budget = usualFetchBudget(clock),
     sharesConversation = async () => new Set<Uuid>(),
+    known = async (_caller, users) => new Set(users),
     onStockLow,
     onBundle,
   } = options
@@ -178,7 +181,11 @@ export function openDirectory(options: DirectoryOptions): Directory {
       checkTargets(caller, targets)
       // [K-5.4] Paid before anything is looked up, and by unknown targets too: probing for users costs as much as asking.
       await chargeCaller(caller, targets.length)
-      const found = (await findDevices(sql, targets)).filter((device) => device.deviceKey !== caller.deviceKey)
+      // Asked of every target, there or not: whose devices are not the caller's to know is nobody to him. I13
+      const open = await known(caller.userId, [...new Set(targets.map((target) => target.userId))])
+      const found = (await findDevices(sql, targets)).filter(
+        (device) => device.deviceKey !== caller.deviceKey && open.has(device.userId),
+      )
       const answered = new Set(found.map((device) => device.targetIndex)).size
       if (found.length > answered) await chargeCaller(caller, found.length - answered)
       if (found.length === 0) return []

@@ -44,6 +44,11 @@ export const BUNDLE_MAX_TARGETS = 100
 export const KEYS_LOW_BELOW = 20
 /** Un-acked envelopes a live session may have outstanding. */
 export const WINDOW_MAX_MESSAGES = 256
+/** Messages to somebody who has not accepted the conversation, and deliveries of one such sender that wait for one device. [V-6.2] */
+export const STRANGER_MAX_MESSAGES = 10
+export const STRANGER_MAX_WAITING = 20
+/** Users whom one user blocks. [V-7] */
+export const BLOCKS_MAX = 1000
 /** Bytes buffered for one socket before the relay stops sending to it. I10 */
 export const BUFFERED_MAX_BYTES = 256 * 1024
 /** A signed change, bytes. [V-2] */

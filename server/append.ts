@@ -1,20 +1,19 @@
 // One batch into append_batch() and back: arrays in, what was written or why nothing was out. No policy here; that is in batch.ts.
 import type { Uuid } from '../proto/ids.ts'
-import type { Addressed } from './authorize.ts'
+import { STRANGER_MAX_MESSAGES, STRANGER_MAX_WAITING } from '../proto/limits.ts'
+import type { Addressed, Route } from './authorize.ts'
 import type { PendingQuery, Sql, Transaction } from './database.ts'
 import type { Send, Sender } from './frames.ts'
 import type { Roster } from './rosters.ts'
 import { hex, STAGED_ABOVE_BYTES, stage, staged } from './staging.ts'
 
 /** A decided send on its way to commit. */
-export type Entry = {
+export type Entry = Route & {
   sender: Sender
   send: Send
   messageId: Uuid
   /** The roster it was decided on. */
   roster: Roster
-  /** Rows that take a sequence. */
-  rows: Addressed[]
   /** Rows for full queues; they become dead letters. */
   overflow: Addressed[]
 }
@@ -33,6 +32,8 @@ export type AppendResult =
       duplicates: Map<number, { messageId: Uuid; sentAtMs: number }>
       /** Conversations whose roster is not the decided one. */
       moved: Set<Uuid>
+      /** By entry index: messages too many for somebody who has not accepted. [V-6.2] */
+      over: Set<number>
       /** Devices without room for all of their rows: how many they take. */
       full: Map<number, number>
     }
@@ -46,6 +47,7 @@ type Answer = {
   moved: number[] | null
   full_keys: number[] | null
   full_room: number[] | null
+  over: number[] | null
   written: boolean
 }
 
@@ -68,6 +70,8 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   for (const entry of entries) {
     locks.add(entry.sender.deviceKey)
     for (const { device } of entry.overflow) locks.add(device.deviceKey)
+    // Locked although nothing is written: a blocked sender waits for the same locks as any other. [V-7.1]
+    for (const { deviceKey } of entry.suppressed) locks.add(deviceKey)
     for (const { device } of entry.rows) {
       locks.add(device.deviceKey)
       counts.set(device.deviceKey, (counts.get(device.deviceKey) ?? 0) + 1)
@@ -75,7 +79,10 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   }
   const keys = ascending(counts.keys())
   const indexOf = new Map(keys.map((key, i) => [key, i + 1]))
-  const conversations = new Map(entries.map((entry) => [entry.roster.conversationId, entry.roster.digest]))
+  // Each roster that something was decided on, also when there are two of one conversation.
+  const rosters = [
+    ...new Map(entries.map(({ roster }) => [`${roster.conversationId}${roster.digest}`, roster])).values(),
+  ]
 
   const next = new Map<number, number>()
   const r = { k: [] as number[], n: [] as number[], m: [] as number[], type: [] as number[], withheld: [] as number[] }
@@ -83,14 +90,19 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   const length: number[] = []
   const iv: number[] = []
   const blob: Uint8Array[] = []
+  const asking: { m: number; pending: Uuid }[] = []
+  const askingRows: number[] = []
+  const accepting = entries.filter((entry) => entry.accepts)
   let offset = 1
   entries.forEach((entry, m) => {
+    if (entry.asks) asking.push({ m: m + 1, pending: entry.asks })
     for (const { device, recipient } of entry.rows) {
       const n = (next.get(device.deviceKey) ?? 0) + 1
       next.set(device.deviceKey, n)
       r.k.push(indexOf.get(device.deviceKey)!)
       r.n.push(n)
       r.m.push(m + 1)
+      if (device.userId === entry.asks) askingRows.push(r.m.length)
       r.type.push(recipient.ciphertextType)
       r.withheld.push(recipient.withheld)
       at.push(offset)
@@ -107,7 +119,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
 
   const call = (sql: Sql | Transaction, bytes: PendingQuery) => sql<[Answer]>`select * from append_batch(
     ${array(ascending(locks))}::text::bigint[], ${array(keys)}::text::bigint[], ${array(keys.map((key) => counts.get(key)!))}::text::int[],
-    ${array([...conversations.keys()])}::text::uuid[], ${array([...conversations.values()])}::text::text[],
+    ${array(rosters.map((each) => each.conversationId))}::text::uuid[], ${array(rosters.map((each) => each.digest))}::text::text[],
     ${array(entries.map((e) => e.messageId))}::text::uuid[], ${array(sends.map((s) => s.conversationId))}::text::uuid[],
     ${array(entries.map((e) => e.sender.userId))}::text::uuid[], ${array(entries.map((e) => e.sender.deviceKey))}::text::bigint[],
     ${array(entries.map((e) => e.sender.deviceId))}::text::smallint[], ${array(sends.map((s) => s.clientMessageId))}::text::uuid[],
@@ -118,7 +130,10 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
     ${array(r.type)}::text::smallint[], ${array(r.withheld)}::text::smallint[],
     ${array(at)}::text::int[], ${array(length)}::text::int[], ${array(iv)}::text::int[], ${bytes},
     ${array(dropped.map(([key]) => key))}::text::bigint[], ${array(dropped.map(([, id]) => id))}::text::uuid[],
-    ${new Date(sentAtMs)}, ${quota})`
+    ${array(asking.map((each) => each.m))}::text::int[], ${array(asking.map((each) => each.pending))}::text::uuid[],
+    ${array(askingRows)}::text::int[], ${array(accepting.map((each) => each.send.conversationId))}::text::uuid[],
+    ${array(accepting.map((each) => each.sender.userId))}::text::uuid[],
+    ${new Date(sentAtMs)}, ${quota}, ${STRANGER_MAX_MESSAGES}, ${STRANGER_MAX_WAITING})`
   const [answer] =
     offset > STAGED_ABOVE_BYTES
       ? await sql.begin(async (tx) => {
@@ -137,7 +152,8 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
           { messageId: answer.first_ids![n]!, sentAtMs: answer.first_at![n]!.getTime() },
         ]),
       ),
-      moved: new Set((answer.moved ?? []).map((i) => [...conversations.keys()][Number(i) - 1]!)),
+      moved: new Set((answer.moved ?? []).map((i) => rosters[Number(i) - 1]!.conversationId)),
+      over: new Set((answer.over ?? []).map((i) => Number(i) - 1)),
       full: new Map((answer.full_keys ?? []).map((key, i) => [Number(key), Number(answer.full_room![i])])),
     }
   const base = answer.base ?? []

@@ -4,6 +4,9 @@ import type { Uuid } from '../proto/ids.ts'
 import type { Recipient, Send, Sender } from './frames.ts'
 import { addressOf, type Roster, type RosterDevice } from './rosters.ts'
 
+/** What a user is to a conversation; 'none' is also a conversation that does not exist (I13). 'active' also means pending. */
+export type Membership = 'active' | 'invited' | 'former' | 'archived' | 'none'
+
 /** One delivery row to be: a current device and what it gets. */
 export type Addressed = { device: RosterDevice; recipient: Recipient }
 
@@ -11,8 +14,9 @@ export type Addressed = { device: RosterDevice; recipient: Recipient }
 export const unknownConversation = (): RelayError => invalid('conversation_id names no conversation of yours')
 
 /** How a user who is in no roster is answered. @param membership as conversation-reads.ts has it. I13 [S-9.1] [S-9.2] */
-export function notMember(membership: 'active' | 'former' | 'archived' | 'none'): RelayError {
+export function notMember(membership: Membership): RelayError {
   if (membership === 'former') return new RelayError('FORBIDDEN', 'you are no longer a member of the conversation')
+  if (membership === 'invited') return new RelayError('FORBIDDEN', 'you have not accepted the invitation')
   if (membership === 'archived') return new RelayError('FORBIDDEN', 'the conversation is archived')
   // An active member whose device is in no roster: the device was unlinked.
   if (membership === 'active') return new RelayError('UNAUTHENTICATED', 'this device is no longer linked')
@@ -51,6 +55,34 @@ export function decide(sender: Sender, send: Send, roster: Roster): Addressed[] 
       mismatch: { missing, extra, stale },
     })
   return addressed
+}
+
+/** Where a send goes: to queues, and to whom it is that does not want it, or has not been asked yet. */
+export type Route = {
+  rows: Addressed[]
+  /** Devices of a user who blocks the sender: addressed like any other, and given nothing. [V-7.1] */
+  suppressed: RosterDevice[]
+  /** The pending member it is for: such messages are counted. [V-6.2] */
+  asks: Uuid | null
+  /** The sender was the pending member, and accepts by it. [V-6.1] */
+  accepts: boolean
+}
+
+/** Decides, and sorts by who wants it. @throws as decide does: who is blocked cannot tell by a refusal. */
+export function route(sender: Sender, send: Send, roster: Roster): Route {
+  const addressed = decide(sender, send, roster)
+  const { pendingUser, blockers } = roster
+  const others = addressed.filter(({ device }) => device.userId !== sender.userId)
+  const isUnwanted = ({ device: { userId } }: Addressed) => userId !== sender.userId && blockers.includes(userId)
+  const isBlocked = blockers.length > 0 && others.some(isUnwanted)
+  return {
+    rows: isBlocked ? addressed.filter((each) => !isUnwanted(each)) : addressed,
+    suppressed: isBlocked ? others.filter(isUnwanted).map(({ device }) => device) : [],
+    asks: pendingUser !== null && pendingUser !== sender.userId && others.length > 0 ? pendingUser : null,
+    // What devices send each other by themselves is SCOPE_SUBSET: only a message of the user to the other one is an answer.
+    accepts:
+      pendingUser === sender.userId && send.scope === 'ALL' && others.some(({ recipient }) => recipient.withheld === 0),
+  }
 }
 
 const toAddress = (device: { userId: Uuid; deviceId: number; registrationId: number }): DeviceAddress => ({

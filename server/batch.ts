@@ -2,7 +2,7 @@
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { type AppendResult, append, type Entry } from './append.ts'
-import { type Addressed, decide } from './authorize.ts'
+import { type Addressed, route } from './authorize.ts'
 import type { Sql } from './database.ts'
 import { isBadData, isLostConnection, isTransient } from './errors.ts'
 import type { Committed } from './frames.ts'
@@ -32,6 +32,8 @@ export type BatchDeps = {
   rosters: Rosters
   clock: () => number
   quota: number
+  /** A pending member accepted a conversation by what he sent: what is cached of it is stale. */
+  onAccepted(conversationId: Uuid, members: Uuid[]): void
   /** These devices may have rows nobody will announce: their sessions look for themselves. */
   onUnknown(deviceKeys: number[]): void
   /** An error nobody expected, in full. */
@@ -97,6 +99,7 @@ async function commitOnce(entries: Pending[], deps: BatchDeps): Promise<void> {
     const result = await append(deps.sql, open, sentAtMs, deps.quota)
     if (result.written) {
       open.forEach((entry, i) => {
+        if (entry.accepts) deps.onAccepted(entry.send.conversationId, membersOf(entry))
         settle(entry, () => entry.resolve(accepted(entry, sentAtMs, result.sequences[i]!)))
       })
       return
@@ -104,6 +107,8 @@ async function commitOnce(entries: Pending[], deps: BatchDeps): Promise<void> {
     await takeOut(open, result, deps)
   }
 }
+
+const membersOf = ({ roster }: Pending): Uuid[] => [...new Set(roster.devices.map((each) => each.userId))]
 
 function accepted(entry: Pending, sentAtMs: number, sequences: number[]): Outcome {
   const { send, sender, messageId } = entry
@@ -162,9 +167,10 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
         if (entry.moves > MAX_MOVES)
           throw new RelayError('UNAVAILABLE', 'the conversation keeps changing', { retryAfterMs: 1000 })
         entry.roster = roster
-        entry.rows = decide(entry.sender, entry.send, roster)
-        entry.overflow = []
+        Object.assign(entry, route(entry.sender, entry.send, roster), { overflow: [] })
       }
+      if (refused.over.has(i))
+        throw new RelayError('FORBIDDEN', 'they have not accepted this conversation: no more messages until they do')
       if (refused.full.size > 0) spill(entry, refused.full)
     } catch (error) {
       settle(entry, () => entry.reject(error))

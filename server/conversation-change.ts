@@ -2,13 +2,15 @@
 // there are and who may make them is in conversations.ts.
 import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
+import { tellMembers } from './acquaintance.ts'
 import { type ChangeKind, type MemberRole, membershipOf, notFound, requireActive } from './conversation-reads.ts'
 import type { Sql, Transaction } from './database.ts'
-import { enqueueEvent } from './events.ts'
 import type { Committed } from './frames.ts'
 
 export type ConversationSeams = {
   sql: Sql
+  /** ask: who does not know the one who adds him is asked first; open: everybody here knows everybody. [V-6] */
+  strangers: 'ask' | 'open'
   /** After commit, best effort: the events are in the devices' queues already. */
   fanOut(committed: Committed[]): void
   /** After commit of a change: whatever is cached of the conversation is stale. */
@@ -35,8 +37,10 @@ export type ChangeRequest = {
 export type Standing = {
   conversationId: Uuid
   kind: 'direct' | 'group'
-  /** Active members. */
+  /** Active, pending and invited members. */
   members: Map<Uuid, MemberRole>
+  /** Those who have not accepted. */
+  asked: Set<Uuid>
 }
 
 /** A change that was found permitted. */
@@ -64,13 +68,19 @@ export async function changeConversation(
   conversationId: Uuid,
   request: ChangeRequest,
   decide: (standing: Standing) => Change,
+  mayBeInvited = false,
 ): Promise<Revised> {
   // Before the lock: a stranger's request must neither hold it nor show, by waiting for it, that the conversation exists. I13
-  requireActive(await membershipOf(seams.sql, conversationId, request.caller))
+  requireActive(await membershipOf(seams.sql, conversationId, request.caller), mayBeInvited)
+  return inTurn(() => changeLocked(seams, conversationId, request, decide, mayBeInvited))
+}
+
+/** Runs what may wait long for locks, few at a time. */
+export async function inTurn<T>(work: () => Promise<T>): Promise<T> {
   while (changing >= CHANGES_AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve))
   changing++
   try {
-    return await changeLocked(seams, conversationId, request, decide)
+    return await work()
   } finally {
     changing--
     waiting.shift()?.()
@@ -87,24 +97,26 @@ async function changeLocked(
   conversationId: Uuid,
   request: ChangeRequest,
   decide: (standing: Standing) => Change,
+  mayBeInvited: boolean,
 ): Promise<Revised> {
   const { revision, done } = await seams.sql.begin(async (tx) => {
     const [row] = await tx<{ kind: 'direct' | 'group'; revision: number }[]>`
       select kind, revision from conversations where conversation_id = ${conversationId} for update`
     if (!row) throw notFound()
-    requireActive(await membershipOf(tx, conversationId, request.caller))
+    requireActive(await membershipOf(tx, conversationId, request.caller), mayBeInvited)
     if (request.expectedRevision !== null && request.expectedRevision !== row.revision)
       throw new RelayError(
         'CONFLICT',
         `expected_revision is ${request.expectedRevision}, the chain is at ${row.revision}`,
       )
-    const rows = await tx<{ user_id: Uuid; role: MemberRole }[]>`
-      select user_id, role from conversation_members
-      where conversation_id = ${conversationId} and state = 'active' order by user_id`
+    const rows = await tx<{ user_id: Uuid; role: MemberRole; asked: boolean }[]>`
+      select user_id, role, state <> 'active' as asked from conversation_members
+      where conversation_id = ${conversationId} and state in ('active', 'pending', 'invited') order by user_id`
     const members = new Map(rows.map((each) => [each.user_id, each.role]))
-    const change = decide({ conversationId, kind: row.kind, members })
+    const asked = new Set(rows.filter((each) => each.asked).map((each) => each.user_id))
+    const change = decide({ conversationId, kind: row.kind, members, asked })
     const next = row.revision + 1
-    return { revision: next, done: await recordChange(tx, { conversationId, revision: next }, request, change) }
+    return { revision: next, done: await recordChange(tx, { conversationId, revision: next }, request, change, asked) }
   })
   announce(seams, conversationId, done)
   return { conversationId, revision }
@@ -113,12 +125,14 @@ async function changeLocked(
 /**
  * Writes a change, its link of the chain and its events. The caller's transaction holds the conversation's row, locked or
  * just inserted; what follows takes accounts, then device_locks, each in ascending order.
+ * @param asked who had not accepted before.
  */
 export async function recordChange(
   tx: Transaction,
   { conversationId, revision }: Revised,
   { caller, signedChange, nowMs }: ChangeRequest,
   { change, subjectUserIds, role, audience, write }: Change,
+  asked: ReadonlySet<Uuid> = new Set(),
 ): Promise<Recorded> {
   const deviceKeys = await lockAudience(tx, audience)
   await write(tx)
@@ -129,9 +143,10 @@ export async function recordChange(
     values (${conversationId}, ${revision}, ${change}, ${caller}, ${subjectUserIds}::uuid[], ${role}, ${signedChange},
       ${new Date(nowMs)})`
   const event = { conversationChanged: { change, actorUserId: caller, subjectUserIds, role, revision, signedChange } }
+  const concerned = change === 'ARCHIVED' || change === 'CREATED' ? null : subjectUserIds
   const moved = change === 'ARCHIVED' ? audience : change in SHARES_THE_SAME ? [] : subjectUserIds
   return {
-    committed: await enqueueEvent(tx, { conversationId, event, deviceKeys, nowMs }),
+    committed: await tellMembers(tx, { conversationId, actor: caller, event, nowMs }, deviceKeys, asked, concerned),
     shared: { members: audience, moved },
   }
 }

@@ -1,10 +1,14 @@
 // What can be read of conversations: one's list, one conversation with its chain, who stands how to it. Nothing here writes.
 import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
+import type { Membership } from './authorize.ts'
 import type { Sql, Transaction } from './database.ts'
 
 /** As in the Role enum of relay.proto. [V-3] */
 export type MemberRole = 'member' | 'admin'
+
+/** pending: the other one of a direct conversation, not accepted yet; invited: the same in a group. [V-6] */
+export type MemberState = 'active' | 'pending' | 'invited'
 
 /** As in relay.proto's ConversationChange. [V-2] */
 export type ChangeKind =
@@ -16,7 +20,7 @@ export type ChangeKind =
   | 'UPDATED'
   | 'ARCHIVED'
 
-/** A conversation as one of its active members sees it. */
+/** A conversation as one of its members sees it. */
 export type ConversationSummary = {
   conversationId: Uuid
   kind: 'direct' | 'group'
@@ -29,14 +33,16 @@ export type ConversationSummary = {
   revision: number
   /** The reader's own. */
   role: MemberRole
+  /** The reader's own; blocked: he blocks the other one of this direct conversation, who sees nothing of it. [V-7] */
+  state: MemberState | 'blocked'
   /** The reader's own; nobody else sees it. */
   mutedUntilMs: number | null
   /** The other one of a direct conversation; null for a group. */
   peerUserId: Uuid | null
 }
 
-/** One active member of a conversation. */
-export type Member = { userId: Uuid; role: MemberRole; state: 'active'; joinedAtMs: number }
+/** One member of a conversation, accepted or not. */
+export type Member = { userId: Uuid; role: MemberRole; state: MemberState; joinedAtMs: number }
 
 /** A link of the chain. [V-2] */
 export type ChainLink = {
@@ -49,7 +55,7 @@ export type ChainLink = {
   changedAtMs: number
 }
 
-/** All active members, by user id, and one page of the chain, oldest first. */
+/** All members, by user id, and one page of the chain, oldest first. */
 export type ConversationView = ConversationSummary & {
   /** How far the reader has read, on whatever device; null = nowhere. [G-4.2] */
   readUpTo: Uuid | null
@@ -57,9 +63,6 @@ export type ConversationView = ConversationSummary & {
   changes: ChainLink[]
   hasMoreChanges: boolean
 }
-
-/** How a user stands to a conversation: 'archived' is an active member of an archived one. */
-export type Membership = 'active' | 'former' | 'archived' | 'none'
 
 type SummaryRow = {
   conversation_id: Uuid
@@ -71,6 +74,8 @@ type SummaryRow = {
   archived_at: Date | null
   revision: number
   role: MemberRole
+  state: MemberState | 'left' | 'removed'
+  blocks: boolean
   muted_until: Date | null
   peer_user_id: Uuid | null
 }
@@ -85,12 +90,15 @@ const summaryOf = (row: SummaryRow): ConversationSummary => ({
   archivedAtMs: row.archived_at?.getTime() ?? null,
   revision: row.revision,
   role: row.role,
+  state: row.blocks ? 'blocked' : (row.state as MemberState),
   mutedUntilMs: row.muted_until?.getTime() ?? null,
   peerUserId: row.peer_user_id,
 })
 
 const summaryColumns = (sql: Sql | Transaction, reader: Uuid) => sql`
   c.conversation_id, c.kind, c.privacy_mode, c.name, c.description, c.created_at, c.archived_at, c.revision, m.role,
+  m.state, c.kind = 'direct' and exists (select from blocks b
+    where b.blocker = ${reader} and b.blocked = case when c.low_user = ${reader} then c.high_user else c.low_user end) as blocks,
   m.muted_until, case when c.low_user = ${reader} then c.high_user else c.low_user end as peer_user_id`
 
 /** One answer for an unknown conversation and one the user was never in. I13 [E-2.2] */
@@ -98,8 +106,10 @@ export const notFound = (): RelayError => new RelayError('NOT_FOUND', 'no such c
 export const formerMember = (): RelayError =>
   new RelayError('FORBIDDEN', 'you are no longer a member of this conversation')
 
-/** Lets active members write to conversations that are not archived, and nobody else. [V-3.4] */
-export function requireActive(membership: Membership): void {
+/** Lets members write to conversations that are not archived, and nobody else. @param mayBeInvited who has not accepted may, too. [V-3.4] [V-6.5] */
+export function requireActive(membership: Membership, mayBeInvited = false): void {
+  if (membership === 'invited' && !mayBeInvited)
+    throw new RelayError('FORBIDDEN', 'you have not accepted the invitation')
   if (membership === 'none') throw notFound()
   if (membership === 'former') throw formerMember()
   if (membership === 'archived') throw new RelayError('FORBIDDEN', 'this conversation is archived')
@@ -108,8 +118,8 @@ export function requireActive(membership: Membership): void {
 /** 'none' says the same of an unknown conversation and of one the user was never in (I13). */
 export async function membershipOf(sql: Sql | Transaction, conversationId: Uuid, userId: Uuid): Promise<Membership> {
   const [row] = await sql<{ membership: Membership }[]>`
-    select case when m.state <> 'active' then 'former' when c.archived_at is null then 'active' else 'archived' end
-      as membership
+    select case when m.state in ('left', 'removed') then 'former' when c.archived_at is not null then 'archived'
+      when m.state = 'invited' then 'invited' else 'active' end as membership
     from conversation_members m join conversations c using (conversation_id)
     where m.conversation_id = ${conversationId} and m.user_id = ${userId}`
   return row?.membership ?? 'none'
@@ -135,7 +145,7 @@ export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]
 }
 
 /**
- * One page of the conversations the reader is an active member of, archived ones included: newest creation first, an order
+ * One page of the conversations the reader is a member of, accepted or not, archived ones included: newest creation first, an order
  * that nothing changes, so that pages neither repeat nor miss one that was there from the start. [H-8.5]
  * @param cursor conversation id of the previous page's last entry; null = from the newest.
  * @throws INVALID_REQUEST for a cursor the reader never had, whether or not it exists (I13).
@@ -150,7 +160,7 @@ export async function listConversations(
   const rows = await sql<SummaryRow[]>`
     select ${summaryColumns(sql, reader)}
     from conversation_members m join conversations c using (conversation_id)
-    where m.user_id = ${reader} and m.state = 'active'
+    where m.user_id = ${reader} and m.state in ('active', 'pending', 'invited')
     ${cursor === null ? sql`` : sql`and (c.created_at, c.conversation_id) < (select created_at, conversation_id from conversations where conversation_id = ${cursor})`}
     order by c.created_at desc, c.conversation_id desc limit ${limit + 1}`
   const conversations = rows.slice(0, limit).map(summaryOf)
@@ -158,7 +168,7 @@ export async function listConversations(
 }
 
 /**
- * One conversation with its active members and a page of its chain, all of one moment.
+ * One conversation with its members and a page of its chain, all of one moment.
  * @throws NOT_FOUND for strangers as for unknown ids (I13), FORBIDDEN for former members.
  */
 export async function readConversation(
@@ -168,16 +178,16 @@ export async function readConversation(
   { afterRevision, limit }: { afterRevision: number; limit: number },
 ): Promise<ConversationView> {
   return sql.begin('isolation level repeatable read read only', async (tx) => {
-    const [row] = await tx<(SummaryRow & { state: 'active' | 'left' | 'removed'; read_up_to: Uuid | null })[]>`
-      select ${summaryColumns(tx, reader)}, m.state, r.read_up_to
+    const [row] = await tx<(SummaryRow & { read_up_to: Uuid | null })[]>`
+      select ${summaryColumns(tx, reader)}, r.read_up_to
       from conversation_members m join conversations c using (conversation_id)
       left join read_marks r on r.conversation_id = m.conversation_id and r.user_id = m.user_id
       where m.conversation_id = ${conversationId} and m.user_id = ${reader}`
     if (!row) throw notFound()
-    if (row.state !== 'active') throw formerMember()
-    const members = await tx<{ user_id: Uuid; role: MemberRole; joined_at: Date }[]>`
-      select user_id, role, joined_at from conversation_members
-      where conversation_id = ${conversationId} and state = 'active' order by user_id`
+    if (row.state === 'left' || row.state === 'removed') throw formerMember()
+    const members = await tx<{ user_id: Uuid; role: MemberRole; state: MemberState; joined_at: Date }[]>`
+      select user_id, role, state, joined_at from conversation_members
+      where conversation_id = ${conversationId} and state in ('active', 'pending', 'invited') order by user_id`
     const links = await tx<LinkRow[]>`
       select revision, change, actor_user_id, subject_user_ids, role, signed_change, changed_at
       from conversation_changes where conversation_id = ${conversationId} and revision > ${afterRevision}
@@ -189,7 +199,7 @@ export async function readConversation(
       members: members.map((each) => ({
         userId: each.user_id,
         role: each.role,
-        state: 'active',
+        state: each.state,
         joinedAtMs: each.joined_at.getTime(),
       })),
       changes,

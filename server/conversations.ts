@@ -4,6 +4,9 @@ import { randomUUID } from 'node:crypto'
 import { invalid, RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { GROUP_MAX_MEMBERS, GROUP_MIN_MEMBERS } from '../proto/limits.ts'
+import { acceptConversation } from './acceptance.ts'
+import { carryOver, known, strangersTo } from './acquaintance.ts'
+import type { Membership } from './authorize.ts'
 import {
   announce,
   type Change,
@@ -20,7 +23,6 @@ import {
   formerMember,
   listConversations,
   type MemberRole,
-  type Membership,
   membershipOf,
   readConversation,
   requireActive,
@@ -60,12 +62,14 @@ export class Conversations {
           values (${conversationId}, 'direct', ${new Date(request.nowMs)}, ${low}, ${high})
           on conflict (low_user, high_user) where archived_at is null do nothing`
         if (inserted.count === 0) return null
-        return recordChange(
-          tx,
-          { conversationId, revision: 1 },
-          request,
-          created(conversationId, request, [caller, userId], 'member'),
-        )
+        return recordChange(tx, { conversationId, revision: 1 }, request, {
+          ...created([caller, userId]),
+          write: async (tx) => {
+            const asked = this.seams.strangers === 'ask' ? [userId] : []
+            await writeMembers(tx, conversationId, [caller, userId], request.nowMs, { asked, as: 'pending' })
+            await carryOver(tx, conversationId, userId)
+          },
+        })
       })
       if (made) {
         announce(this.seams, conversationId, made)
@@ -97,8 +101,14 @@ export class Conversations {
       await tx`
         insert into conversations (conversation_id, kind, name, description, created_at)
         values (${conversationId}, 'group', ${group.name}, ${group.description}, ${new Date(request.nowMs)})`
-      const change = created(conversationId, request, members, 'admin')
-      return recordChange(tx, { conversationId, revision: 1 }, request, change)
+      return recordChange(tx, { conversationId, revision: 1 }, request, {
+        ...created(members),
+        write: async (tx) => {
+          await this.seat(tx, conversationId, request, members)
+          await tx`update conversation_members set role = 'admin'
+            where conversation_id = ${conversationId} and user_id = ${request.caller}`
+        },
+      })
     })
     announce(this.seams, conversationId, made)
     return { conversationId, revision: 1 }
@@ -120,7 +130,7 @@ export class Conversations {
         subjectUserIds: userIds,
         role: 'member',
         audience,
-        write: (tx) => writeMembers(tx, conversationId, userIds, request.nowMs),
+        write: (tx) => this.seat(tx, conversationId, request, userIds),
       }
     })
   }
@@ -130,7 +140,7 @@ export class Conversations {
    * admin leaves only as the last member. [V-3.2]
    */
   removeMember(conversationId: Uuid, request: ChangeRequest, userId: Uuid): Promise<Revised> {
-    return this.change(conversationId, request, (standing) => {
+    const decide = (standing: Standing): Change => {
       const leaving = userId === request.caller
       if (leaving) requireGroup(standing)
       else requireAdmin(standing, request.caller)
@@ -147,7 +157,9 @@ export class Conversations {
           set state = ${leaving ? 'left' : 'removed'}, role = 'member', ended_at = ${new Date(request.nowMs)}
           where conversation_id = ${conversationId} and user_id = ${userId}`,
       }
-    })
+    }
+    // Who was invited and does not want to come leaves. [V-6.5]
+    return changeConversation(this.seams, conversationId, request, decide, userId === request.caller)
   }
 
   /** Admins of a group. The last admin stays one. [V-3.2] */
@@ -157,6 +169,7 @@ export class Conversations {
       requireMember(standing, userId)
       if (standing.members.get(userId) === role)
         throw new RelayError('CONFLICT', `user ${userId} has role ${role} already`)
+      if (standing.asked.has(userId)) throw new RelayError('CONFLICT', `user ${userId} has not accepted yet`)
       if (isLastAdmin(standing, userId)) throw new RelayError('CONFLICT', 'the last admin cannot become a member')
       return {
         change: 'ROLE_CHANGED',
@@ -212,7 +225,7 @@ export class Conversations {
     const until = untilMs === null ? null : new Date(untilMs)
     const [row] = await this.seams.sql<{ revision: number }[]>`
       update conversation_members m set muted_until = ${until} from conversations c
-      where m.conversation_id = ${conversationId} and m.user_id = ${caller} and m.state = 'active'
+      where m.conversation_id = ${conversationId} and m.user_id = ${caller} and m.state in ('active', 'pending')
         and c.conversation_id = m.conversation_id
       returning c.revision`
     if (!row) throw formerMember()
@@ -232,6 +245,16 @@ export class Conversations {
     return readConversation(this.seams.sql, conversationId, reader, page)
   }
 
+  /** See acceptConversation. */
+  accept(conversationId: Uuid, caller: Uuid, nowMs: number): Promise<Revised> {
+    return acceptConversation(this.seams, conversationId, caller, nowMs)
+  }
+
+  /** Those of the targets whose devices and keys the caller may know. [K-4.8] */
+  async known(caller: Uuid, targets: Uuid[]): Promise<Set<Uuid>> {
+    return this.seams.strangers === 'open' ? new Set(targets) : known(this.seams.sql, caller, targets)
+  }
+
   /** See membershipOf. */
   membershipOf(conversationId: Uuid, userId: Uuid): Promise<Membership> {
     return membershipOf(this.seams.sql, conversationId, userId)
@@ -240,6 +263,13 @@ export class Conversations {
   /** See sharesConversation. */
   sharesConversation(caller: Uuid, targets: Uuid[]): Promise<Set<Uuid>> {
     return sharesConversation(this.seams.sql, caller, targets)
+  }
+
+  /** Makes members of them; who does not know the caller is invited. [V-6.4] */
+  private async seat(tx: Transaction, id: Uuid, { caller, nowMs }: ChangeRequest, userIds: Uuid[]): Promise<void> {
+    const others = userIds.filter((each) => each !== caller)
+    const asked = this.seams.strangers === 'ask' ? await strangersTo(tx, caller, others) : []
+    await writeMembers(tx, id, userIds, nowMs, { asked, as: 'invited' })
   }
 
   private change(
@@ -252,28 +282,25 @@ export class Conversations {
 }
 
 /** The first link: its subjects are all first members, the creator first. */
-const created = (
-  conversationId: Uuid,
-  { caller, nowMs }: ChangeRequest,
-  members: Uuid[],
-  creatorRole: MemberRole,
-): Change => ({
+const created = (members: Uuid[]): Omit<Change, 'write'> => ({
   change: 'CREATED',
   subjectUserIds: members,
   role: null,
   audience: members,
-  write: async (tx) => {
-    await writeMembers(tx, conversationId, members, nowMs)
-    if (creatorRole === 'admin')
-      await tx`update conversation_members set role = 'admin' where conversation_id = ${conversationId} and user_id = ${caller}`
-  },
 })
 
-const writeMembers = (tx: Transaction, conversationId: Uuid, userIds: Uuid[], nowMs: number) => tx`
-  insert into conversation_members (conversation_id, user_id, joined_at)
-  select ${conversationId}, u, ${new Date(nowMs)} from unnest(${userIds}::uuid[]) u
+const writeMembers = (
+  tx: Transaction,
+  conversationId: Uuid,
+  userIds: Uuid[],
+  nowMs: number,
+  { asked, as }: { asked: Uuid[]; as: 'pending' | 'invited' },
+) => tx`
+  insert into conversation_members (conversation_id, user_id, state, joined_at)
+  select ${conversationId}, u, case when u = any(${asked}::uuid[]) then ${as} else 'active' end, ${new Date(nowMs)}
+  from unnest(${userIds}::uuid[]) u
   on conflict (conversation_id, user_id) do update
-  set role = 'member', state = 'active', joined_at = excluded.joined_at, ended_at = null`
+  set role = 'member', state = excluded.state, joined_at = excluded.joined_at, ended_at = null`
 
 function requireGroup(standing: Standing): void {
   if (standing.kind === 'direct') throw invalid('a direct conversation keeps its two members and has no name')

@@ -17,6 +17,8 @@ export function encodeSystemEvent(body: SystemEventBody): Uint8Array {
     const { userId, identityKey } = body.identityChanged
     return v1.SystemEvent.encode({ identityChanged: { userId: uuidToBytes(userId), identityKey } }).finish()
   }
+  if ('memberAccepted' in body)
+    return v1.SystemEvent.encode({ memberAccepted: { userId: uuidToBytes(body.memberAccepted.userId) } }).finish()
   const c = body.conversationChanged
   return v1.SystemEvent.encode({
     conversationChanged: {

@@ -69,6 +69,7 @@ export type Committed = { deviceKey: number; delivery: Delivery }
 /** What the relay tells devices by itself. [V-1] */
 export type SystemEventBody =
   | { identityChanged: { userId: Uuid; identityKey: Uint8Array } }
+  | { memberAccepted: { userId: Uuid } }
   | { devicesChanged: { change: 'LINKED' | 'UNLINKED'; deviceId: number; registrationId: number } }
   | {
       conversationChanged: {

@@ -3,15 +3,12 @@ import { limited } from '../keys/meter.ts'
 import { RelayError } from '../proto/errors.ts'
 import { type Uuid, uuidV7 } from '../proto/ids.ts'
 import type { Allowance } from './allowance.ts'
-import { decide, notMember, unknownConversation } from './authorize.ts'
+import { type Membership, notMember, route, unknownConversation } from './authorize.ts'
 import { type Outcome, skippedBy } from './batch.ts'
 import type { Sql } from './database.ts'
 import type { Send, Sender } from './frames.ts'
 import type { Roster, Rosters } from './rosters.ts'
 import type { Writer } from './writer.ts'
-
-/** What a user is to a conversation; 'none' is also a conversation that does not exist (I13). */
-export type Membership = 'active' | 'former' | 'archived' | 'none'
 
 export type MailboxDeps = {
   sql: Sql
@@ -77,8 +74,8 @@ export class Mailbox {
   }
 
   private submit(sender: Sender, send: Send, roster: Roster): Promise<Outcome> {
-    const rows = decide(sender, send, roster)
-    const entry = { sender, send, roster, rows, overflow: [], messageId: uuidV7(this.deps.clock()) }
+    const messageId = uuidV7(this.deps.clock())
+    const entry = { sender, send, roster, ...route(sender, send, roster), overflow: [], messageId }
     return this.deps.writer.append(entry).catch(async (error: unknown) => {
       // The batch found that the sender is in the conversation no more: a former member is told so, a stranger is not. I13
       if (!(error instanceof RelayError) || error.code !== 'INVALID_REQUEST') throw error

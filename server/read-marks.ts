@@ -17,7 +17,7 @@ export type Marked =
       shown: boolean
     }
   /** former: the user has left. none: the conversation does not exist, or the user was never in it (I13). */
-  | { standing: 'former' | 'none' | 'unknown message' }
+  | { standing: 'former' | 'invited' | 'none' | 'unknown message' }
 
 type Waiting = ReadUpTo & { resolve(marked: Marked): void; reject(error: unknown): void }
 type Row = { state: string | null; named: boolean; previous: Uuid | null; shown: boolean; moved: boolean }
@@ -74,7 +74,7 @@ export class ReadMarks {
         left join settings t on t.user_id = x.u
       ), moved as (
         insert into read_marks as r (conversation_id, user_id, read_up_to, shown_up_to)
-        select distinct on (c, u) c, u, m, case when shown then m end from asked where state = 'active' and named order by c, u, m desc
+        select distinct on (c, u) c, u, m, case when shown then m end from asked where state in ('active', 'pending') and named order by c, u, m desc
         on conflict (conversation_id, user_id) do update
         set read_up_to = excluded.read_up_to, shown_up_to = coalesce(excluded.shown_up_to, r.shown_up_to)
         where r.read_up_to < excluded.read_up_to
@@ -87,7 +87,8 @@ export class ReadMarks {
 
 function markedOf({ state, named, previous, shown, moved }: Row): Marked {
   if (state === null) return { standing: 'none' }
-  if (state !== 'active') return { standing: 'former' }
+  if (state === 'invited') return { standing: 'invited' }
+  if (state !== 'active' && state !== 'pending') return { standing: 'former' }
   // At or before the mark it changes nothing, also when the message is long forgotten. [G-4.1]
   if (!named) return { standing: 'unknown message' }
   return { standing: 'member', moved, previous, shown }

@@ -3,14 +3,20 @@
 import type { Uuid } from '../proto/ids.ts'
 import type { Sql } from './database.ts'
 
-/** One device of an active member. */
+/** One device of an active member, or of a pending one. */
 export type RosterDevice = { deviceKey: number; userId: Uuid; deviceId: number; registrationId: number }
 
 export type Roster = {
   conversationId: Uuid
   kind: 'direct' | 'group'
   archived: boolean
-  /** Names exactly this device set and archived state; compared by append_batch. */
+  /** Who has not accepted this direct conversation yet; null = nobody. [V-6] */
+  pendingUser: Uuid | null
+  /** Who of a direct conversation blocks the other. [V-7] */
+  blockers: Uuid[]
+  /** Members of whom one blocks the other; not part of the digest. */
+  apart: [Uuid, Uuid][]
+  /** Names exactly this device set, archived state, pending user and blocks; compared by append_batch. */
   digest: string
   /** Ascending by device key. */
   devices: RosterDevice[]
@@ -33,6 +39,9 @@ type Row = {
   user_ids: Uuid[] | null
   device_ids: number[] | null
   registration_ids: number[] | null
+  pending_user: Uuid | null
+  blockers: Uuid[] | null
+  apart: [Uuid, Uuid][] | null
 }
 
 function fromRow(row: Row, readAtMs: number): Roster {
@@ -46,6 +55,9 @@ function fromRow(row: Row, readAtMs: number): Roster {
     conversationId: row.id,
     kind: row.kind,
     archived: row.archived,
+    pendingUser: row.pending_user,
+    blockers: row.blockers ?? [],
+    apart: row.apart ?? [],
     digest: row.digest,
     devices,
     byAddress: new Map(devices.map((each) => [addressOf(each.userId, each.deviceId), each])),
@@ -120,7 +132,10 @@ export class Rosters {
     const readAtMs = performance.now()
     try {
       const rows = await this.sql<Row[]>`
-        select x.id, r.* from unnest(${batch.map(([id]) => id)}::uuid[]) x(id) cross join lateral roster(x.id) r`
+        select x.id, r.*, (
+          select array_agg(array[b.blocker, b.blocked]) from (select distinct u from unnest(r.user_ids) u) m
+          join blocks b on b.blocker = m.u and b.blocked = any(r.user_ids)) as apart
+        from unnest(${batch.map(([id]) => id)}::uuid[]) x(id) cross join lateral roster(x.id) r`
       const found = new Map(rows.map((row) => [row.id, fromRow(row, readAtMs)]))
       for (const [id, { settle }] of batch) {
         const roster = found.get(id) ?? null

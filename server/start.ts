@@ -4,21 +4,25 @@ import { openDirectory } from '../keys/directory.ts'
 import { keyRoutes } from '../keys/http.ts'
 import { type OpenMeter, openLocalMeters } from '../keys/meter.ts'
 import { RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
 import { openAccounts } from './accounts.ts'
 import { Acks } from './acks.ts'
 import { openAllowance } from './allowance.ts'
+import { openBlocks } from './blocks.ts'
 import type { OpenBus } from './bus/bus.ts'
 import { openLocalHub } from './bus/local.ts'
 import { openLocalPresence, type PresenceStore } from './bus/presence.ts'
 import { type OpenRoutes, openLocalRoutes } from './bus/routes.ts'
 import type { Config } from './config.ts'
 import { Consumers } from './consumers.ts'
+import type { Shared } from './conversation-change.ts'
 import { Conversations } from './conversations.ts'
 import { openDatabase } from './database.ts'
 import { openDevices } from './devices.ts'
 import { Drain } from './drain.ts'
 import { enqueueEvent } from './events.ts'
 import { accountRoutes } from './http/accounts.ts'
+import { blockRoutes } from './http/blocks.ts'
 import { conversationRoutes } from './http/conversations.ts'
 import { deviceRoutes } from './http/devices.ts'
 import { frameRoutes } from './http/frames.ts'
@@ -71,7 +75,13 @@ export type Relay = {
 export type Leaving = { time: Time; random(): number }
 
 /** What nodes have in common; without it there is one. @property meters absent: each node counts alone. */
-export type Nodes = { bus: OpenBus; presence(): PresenceStore; routes?: OpenRoutes; meters?: OpenMeter; isConnected?(): boolean }
+export type Nodes = {
+  bus: OpenBus
+  presence(): PresenceStore
+  routes?: OpenRoutes
+  meters?: OpenMeter
+  isConnected?(): boolean
+}
 
 /** With more than this of sends under way signals wait for better times. I12 */
 const PRESSED_BYTES = IN_WORK_MAX_BYTES / 2
@@ -119,8 +129,14 @@ export async function startRelay(
     const reach = new Reach(sessions, bus)
     const consumers = new Consumers({ sessions, bus, routes: nodes.routes ?? openLocalRoutes(), report })
     const onUnknown = (deviceKeys: number[]): void => reach.lookAgain(deviceKeys)
+    // Caches forget the conversation on every node, and whom the moved ones may know is looked up again.
+    const onChanged = (conversationId: Uuid, shared: Shared): void => {
+      rosters.drop(conversationId)
+      bus.publish({ kind: 'conversation', conversationId, ...shared })
+    }
+    const onAccepted = (id: Uuid, members: Uuid[]): void => onChanged(id, { members, moved: members })
     const writer = new Writer(
-      { sql: writerSql, rosters, clock, quota: config.queue.maxMessages, onUnknown, report },
+      { sql: writerSql, rosters, clock, quota: config.queue.maxMessages, onAccepted, onUnknown, report },
       {
         batch(messages, _rows, seconds) {
           observe.metrics.appendMessages.observe(messages)
@@ -134,16 +150,19 @@ export async function startRelay(
     // People and keys.
     const conversations = new Conversations({
       sql,
+      strangers: config.strangers,
       fanOut: events.fanOut,
-      onChanged(conversationId, shared) {
-        rosters.drop(conversationId)
-        bus.publish({ kind: 'conversation', conversationId, ...shared })
-      },
+      onChanged,
+    })
+    const blocks = openBlocks({
+      sql,
+      onChanged: (id, users) => onChanged(id, { members: users, moved: users }),
     })
     const directory = openDirectory({
       sql,
       clock,
       sharesConversation: (caller, users) => conversations.sharesConversation(caller, users),
+      known: (caller, users) => conversations.known(caller, users),
       budget: openFetchBudget({
         ...{ caller: limits.bundles, pairBundles: limits.bundlesOfDevice, pairOneTime: limits.oneTimeKeys },
         ...{ target: limits.oneTimeKeysOfDevice, reserve: reserveOf(config.limits.oneTimeKeysOfDevice) },
@@ -249,6 +268,7 @@ export async function startRelay(
       ...usernameRoutes({ usernames: openUsernames({ sql, lookups: limits.lookups }) }),
       ...keyRoutes(directory),
       ...conversationRoutes(conversations),
+      ...blockRoutes({ blocks }),
       ...settingsRoutes({ settings }),
       ...frameRoutes({ reception, uploads: new Uploads(), time, observe }),
     ]

@@ -57,9 +57,15 @@ export class Statuses {
       cross join lateral (
         select count(*)::int as delivered, count(*) filter (where exists (
           select from read_marks r where r.conversation_id = m.conversation_id and r.user_id = has.user_id
-            and r.shown_up_to >= m.message_id))::int as read
+            and r.shown_up_to >= m.message_id) and not exists (
+          select from block_marks f where f.reader = has.user_id and f.sender = m.sender_user_id
+            and f.conversation_id = m.conversation_id and coalesce(f.shown_up_to < m.message_id, true)))::int as read
         from (select distinct y.user_id from message_deliveries y
           where y.message_id = m.message_id and y.ciphertext_type <> 0 and y.user_id <> m.sender_user_id
+            and not exists (select from conversation_members p where p.conversation_id = m.conversation_id
+              and p.user_id = y.user_id and p.state = 'pending')
+            and not exists (select from blocks b where b.blocker = y.user_id and b.blocked = m.sender_user_id and b.blocked_at <= y.delivered_at)
+            and not exists (select from blocks b where b.blocker = m.sender_user_id and b.blocked = y.user_id and b.blocked_at <= y.delivered_at)
             and y.delivered_on >= ${dayOf(Math.max(0, sinceMs))}::text::date and y.delivered_on <= (now() at time zone 'utc')::date) has) d`
   }
 

@@ -28,7 +28,7 @@ export type Hint =
   | { kind: 'settings'; userId: Uuid }
   /** This user may have come or gone: the presence store knows. [G-2] */
   | { kind: 'presence'; userId: Uuid }
-  /** A conversation changed; `moved` are the users it began or ceased to be shared with, `members` who is or was in it. */
+  /** A conversation changed, or who of it blocks whom; `moved` are the users it began or ceased to be shared with, `members` who is or was in it. */
   | { kind: 'conversation'; conversationId: Uuid; moved: Uuid[]; members: Uuid[] }
 
 /** What a node can listen to; every node hears of conversations. */

@@ -155,7 +155,10 @@ export function status(deps: StatusDeps): Feature<'status'> {
     hear(hint) {
       if (hint.kind === 'acked') {
         for (const { messageId, conversationId } of hint.messages) {
-          const direct = hint.countable && deps.rosters.cached(conversationId)?.kind === 'direct'
+          const roster = deps.rosters.cached(conversationId)
+          // Where somebody has not accepted, or blocks the other, an ack says nothing yet: the database decides. [V-6.3] [V-7.3]
+          const isOpen = roster?.kind === 'direct' && roster.pendingUser === null && roster.blockers.length === 0
+          const direct = hint.countable && isOpen
           if (board.delivered(hint.userId, messageId, conversationId, direct ? 1 : null)) due(hint.userId)
         }
       } else if (hint.kind === 'read') {

@@ -2,7 +2,7 @@
 import { openLocalMeters } from '../../keys/meter.ts'
 import { RelayError } from '../../proto/errors.ts'
 import type { Uuid } from '../../proto/ids.ts'
-import { notMember } from '../authorize.ts'
+import { type Membership, notMember } from '../authorize.ts'
 import type { Bus } from '../bus/bus.ts'
 import type { Roster, Rosters } from '../rosters.ts'
 import type { Session } from '../session.ts'
@@ -18,7 +18,7 @@ export type TypingDeps = {
   /** It was left out for that. */
   onLeftOut(): void
   /** Asked only when the roster has no place for the device. */
-  membershipOf(conversationId: Uuid, userId: Uuid): Promise<'active' | 'former' | 'archived' | 'none'>
+  membershipOf(conversationId: Uuid, userId: Uuid): Promise<Membership>
 }
 
 /** Per user and conversation: above it nobody is told. [G-1.4] */
@@ -55,8 +55,13 @@ export function typing(deps: TypingDeps): Feature<'typing'> {
     const roster = await rosterOf(session, conversationId)
     if (roster.archived) throw new RelayError('FORBIDDEN', 'the conversation is archived')
     if (tooOften(userId, conversationId)) return
+    // Neither side is shown what the other does before both want the conversation. [V-6.3]
+    if (roster.pendingUser !== null) return
     const others = new Set(roster.devices.map((each) => each.userId))
     others.delete(userId)
+    // Nor who blocks the other. [V-7.3]
+    for (const pair of roster.apart) if (pair.includes(userId)) for (const each of pair) others.delete(each)
+    if (others.size === 0) return
     const frame = encodeSignal.typing({ conversationId, isTyping, userId, deviceId })
     deps.bus.publish({ kind: 'signal', userIds: [...others], frame })
   }

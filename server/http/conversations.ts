@@ -118,8 +118,7 @@ function declare(conversations: Conversations): Route[] {
     route({
       method: 'GET',
       path: '/v1/conversations/:conversationId',
-      summary:
-        'One conversation: its active members, and its chain of changes after ?after_revision=, ?limit= at most 200.',
+      summary: 'One conversation: its members, and its chain of changes after ?after_revision=, ?limit= at most 200.',
       auth: 'device',
       handle: async ({ caller, params, query }) => {
         const afterRevision = numberOf(query, 'after_revision', 0, { min: 0, max: Number.MAX_SAFE_INTEGER })
@@ -200,6 +199,15 @@ function declare(conversations: Conversations): Route[] {
           200,
         ),
     }),
+    route({
+      method: 'POST',
+      path: '/v1/conversations/:conversationId/accept',
+      summary: 'Accept a conversation or an invitation of somebody you did not know; again changes nothing.',
+      auth: 'device',
+      body: z.strictObject({}).optional(),
+      handle: async ({ caller, params, nowMs }) =>
+        revised(await conversations.accept(idOf(params, 'conversationId'), caller.userId, nowMs), 200),
+    }),
   ]
 }
 
@@ -261,6 +269,7 @@ const summaryBody = (each: ConversationSummary) => ({
   archived_at_ms: each.archivedAtMs,
   revision: each.revision,
   role: each.role,
+  state: each.state,
   muted_until_ms: each.mutedUntilMs,
   peer_user_id: each.peerUserId,
 })

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { uuidV7 } from '../../proto/ids.ts'
 import { Acks } from '../../server/acks.ts'
 import { append } from '../../server/append.ts'
-import { decide } from '../../server/authorize.ts'
+import { route } from '../../server/authorize.ts'
 import { type Database, openDatabase, type Sql } from '../../server/database.ts'
 import { enqueueEvent } from '../../server/events.ts'
 import { makePartitions } from '../../server/partitions.ts'
@@ -176,7 +176,7 @@ describe.each([PINNED, RELEASED])('%s', (how) => {
           sender: from,
           send,
           roster,
-          rows: decide(from, send, roster),
+          ...route(from, send, roster),
           overflow: [],
           messageId: uuidV7(Date.now()),
         }

@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { uuidV7 } from '../../proto/ids.ts'
 import type { Entry } from '../../server/append.ts'
-import { decide } from '../../server/authorize.ts'
+import { route } from '../../server/authorize.ts'
 import type { Outcome } from '../../server/batch.ts'
 import { openDatabase } from '../../server/database.ts'
 import type { Send, Sender } from '../../server/frames.ts'
@@ -40,7 +40,7 @@ async function pair(people = 2) {
 /** Below mailbox and codec: what they would refuse gets through. */
 async function entry(sender: Sender, send: Send): Promise<Entry> {
   const roster = (await node.rosters.load(send.conversationId))!
-  return { sender, send, roster, rows: decide(sender, send, roster), overflow: [], messageId: uuidV7(Date.now()) }
+  return { sender, send, roster, ...route(sender, send, roster), overflow: [], messageId: uuidV7(Date.now()) }
 }
 
 describe('one poisoned row in a batch of 500', () => {

@@ -108,6 +108,7 @@ test('a group from first to last', async () => {
     archived_at_ms: NOW,
     revision: 7,
     role: 'admin',
+    state: 'active',
     muted_until_ms: NOW + 5,
     peer_user_id: null,
   }

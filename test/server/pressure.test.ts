@@ -129,7 +129,8 @@ it('typing is left out before anything is looked up, and nobody is told', async 
       return null
     },
   }
-  open(typing({ ...parts(), rosters, clock: () => time.now(), membershipOf, onLeftOut: () => leftOut.push('typing') }))
+  const onLeftOut = () => leftOut.push('typing')
+  open(typing({ ...parts(), rosters, clock: () => time.now(), membershipOf, onLeftOut }))
   const { session, sent } = connect()
   busy = true
   await features.handle(session, { requestId: 1, kind: 'typing', conversationId: randomUUID(), isTyping: true })
@@ -244,7 +245,7 @@ describe('presence', () => {
 })
 
 it('status waits for better times', async () => {
-  const rosters = { cached: () => ({ kind: 'direct' }) as never }
+  const rosters = { cached: () => ({ kind: 'direct', pendingUser: null, blockers: [] }) as never }
   const statuses = { count: async () => [], senders: async () => [] }
   open(status({ ...parts(), rosters, statuses }))
   const [ann, bob] = [connect(), connect()]

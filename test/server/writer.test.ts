@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { uuidV7 } from '../../proto/ids.ts'
 import type { Entry } from '../../server/append.ts'
-import { decide } from '../../server/authorize.ts'
+import { route } from '../../server/authorize.ts'
 import type { Roster, RosterDevice } from '../../server/rosters.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { type Node, openNode, queueFaults, sendTo, waitingRows } from '../support/node.ts'
@@ -41,7 +41,7 @@ const entryOf = (roster: Roster, from: RosterDevice, more: Parameters<typeof sen
     roster.devices.filter((each) => each.deviceKey !== from.deviceKey),
     more,
   )
-  return { sender: from, send, roster, rows: decide(from, send, roster), overflow: [], messageId: uuidV7(Date.now()) }
+  return { sender: from, send, roster, ...route(from, send, roster), overflow: [], messageId: uuidV7(Date.now()) }
 }
 const byte = (n: number, length = 1) => Buffer.alloc(length, n)
 const contents = async (to: RosterDevice) =>

@@ -14,11 +14,15 @@ export const makeUsers = async (sql: Sql, count: number, devicesEach = 1): Promi
   (await populate(sql, count, devicesEach)).map((each) => each.userId)
 
 /** Conversations on this database, with what they fanned out and dropped from caches, in order. */
-export function recording(sql: Sql): { conversations: Conversations; fannedOut: Committed[][]; changed: Uuid[] } {
+export function recording(
+  sql: Sql,
+  strangers: 'ask' | 'open' = 'open',
+): { conversations: Conversations; fannedOut: Committed[][]; changed: Uuid[] } {
   const fannedOut: Committed[][] = []
   const changed: Uuid[] = []
   const conversations = new Conversations({
     sql,
+    strangers,
     fanOut: (committed) => fannedOut.push(committed),
     onChanged: (conversationId) => changed.push(conversationId),
   })

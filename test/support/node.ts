@@ -39,6 +39,8 @@ export function openNode(
   url: string,
   options: {
     quota?: number
+    /** Whether strangers are asked; 'open' unless said: who writes to whom in most stories knows the other. [V-6] */
+    strangers?: 'ask' | 'open'
     clock?: () => number
     sizes?: { sql: number; writer: number; acker: number; reader: number }
   } = {},
@@ -55,6 +57,7 @@ export function openNode(
       rosters,
       clock,
       quota,
+      onAccepted: (id) => rosters.drop(id),
       onUnknown: (keys) => unknown.push(...keys),
       report: (error) => reported.push(error),
     },
@@ -62,6 +65,7 @@ export function openNode(
   )
   const conversations = new Conversations({
     sql: database.sql,
+    strangers: options.strangers ?? 'open',
     fanOut: () => {},
     onChanged: (id) => rosters.drop(id),
   })

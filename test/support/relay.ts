@@ -33,6 +33,8 @@ export async function testRelay(
   const config: Config = {
     ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }),
     limits: liftedRates(),
+    // And in most stories people know each other; strangers are asked in those about strangers. [V-6]
+    strangers: 'open',
     ...options.config,
   }
   const logged: string[] = []
