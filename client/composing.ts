@@ -29,7 +29,7 @@ export function recompose(core: Core, id: Uuid): void {
   const { userId, deviceId } = core.account.self
   const changed = core.storage.transaction((tx) => {
     const row = rowOf(tx, id)
-    if (!row?.failure) throw new Error('this message did not fail')
+    if (!row?.failure) throw new Error('this message did not fail, or is too old to be sent again')
     if (core.account.now() - row.queuedAtMs > OUTBOX_MAX_AGE_MS)
       throw new Error('this message is too old to be sent under its id')
     requeue(tx, row)

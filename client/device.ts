@@ -133,7 +133,7 @@ export class Device extends Emitter<DeviceEvents> {
   async recover(options: Lost): Promise<void> {
     if (this.isRegistered) throw new Error('this device is registered')
     this.linkRequest?.cancel()
-    await this.renewal.begin(...warrantOf(this.core, options))
+    await this.enrolling.alone(() => this.renewal.begin(...warrantOf(this.core, options)))
   }
   /**
    * Somebody else may have the identity key: another one takes its place, this becomes the user's only device, everybody is told, and

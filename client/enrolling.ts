@@ -32,6 +32,14 @@ export class Enrolling {
     return this.turn.run(() => this.askForUser(options))
   }
 
+  /** Another way of becoming a device, not at the same time as these. @throws Error when it has become one. */
+  alone(work: () => Promise<void>): Promise<void> {
+    return this.turn.run(() => {
+      this.refuseAgain()
+      return work()
+    })
+  }
+
   /** One more device of a user who offered it. [I-4] @throws like `finishLink`. */
   link(offer: OfferedAccount, name: string): Promise<void> {
     return this.turn.run(() => {

@@ -1,6 +1,7 @@
 // The first frame of a connection: whether this is our relay, what time it has, and what is due when its database went back. [C-3] [K-9]
 import { hex } from './bytes.ts'
 import type { Core } from './core.ts'
+import { expireFailed } from './outbox.ts'
 import { resendAll } from './restore.ts'
 import { pruneSeen } from './seen.ts'
 import { unlinkAgain } from './unlinked.ts'
@@ -38,7 +39,9 @@ export class Greeting {
       // Kept as it was until everything a restore asks for is done.
       if (!isRestored) account.updateIn(tx, { epoch: seen })
       // The earlier of two clocks, as marks have the time of either: a relay that is ahead must not make it forget what it sends again.
-      while (pruneSeen(tx, Math.min(account.now(), time.now())));
+      const earlierMs = Math.min(account.now(), time.now())
+      while (pruneSeen(tx, earlierMs));
+      expireFailed(tx, earlierMs)
     })
     if (isRestored) this.mending = this.mend(seen)
     return true

@@ -6,7 +6,7 @@ import type { Reader, Transaction, Writer } from './storage.ts'
 import { next, ordered, Table } from './tables.ts'
 import type { Address } from './wire.ts'
 
-/** Rows at most; a send beyond is refused. */
+/** Rows that wait at most; a send beyond is refused. What failed stands in nobody's way. */
 export const OUTBOX_MAX = 1000
 /** The relay remembers ids for 7 days: what is older could be delivered twice. [S-2] */
 export const OUTBOX_MAX_AGE_MS = 6 * 24 * 3_600_000
@@ -48,7 +48,7 @@ export function enqueue(
   tx: Transaction,
   row: Omit<OutboxRow, 'place' | 'plaintext' | 'recipients' | 'rounds' | 'failure'> & { recipients?: Recipient[] },
 ): OutboxRow {
-  if (waiting.count(tx) + failed.count(tx) >= OUTBOX_MAX) throw new OutboxFull(`${OUTBOX_MAX} messages wait already`)
+  if (waiting.count(tx) >= OUTBOX_MAX) throw new OutboxFull(`${OUTBOX_MAX} messages wait already`)
   const place = placeIn(tx, row.conversationId)
   const whole: OutboxRow = { ...{ plaintext: null, recipients: null, rounds: 0, failure: '' }, ...row, place }
   waiting.put(tx, place, whole)
@@ -83,6 +83,11 @@ export function removeRow(from: Writer, row: OutboxRow): void {
 export function setAside(tx: Transaction, row: OutboxRow, failure: string): void {
   waiting.delete(tx, row.place)
   failed.put(tx, row.place, { ...row, failure })
+}
+
+/** Lets go of the bytes of failed rows that are too old to be sent again; their messages stay shown as failed. */
+export function expireFailed(tx: Transaction, nowMs: number): void {
+  for (const { record } of failed.scan(tx)) if (nowMs - record.queuedAtMs > OUTBOX_MAX_AGE_MS) removeRow(tx, record)
 }
 
 /** A failed row is to be sent after all: at the end of the order, with the bytes it has. [S-2.4] */

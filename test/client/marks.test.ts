@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Held, hold } from '../../client/incoming.ts'
 import { MemoryStorage } from '../../client/index.ts'
+import { changeMessage } from '../../client/messages.ts'
+import { enqueue, expireFailed, OUTBOX_MAX, OUTBOX_MAX_AGE_MS, rowOf, setAside } from '../../client/outbox.ts'
 import { isSeen, noteMessage, noteSeen, pruneSeen } from '../../client/seen.ts'
 import type { sealpost } from '../../proto/generated/relay.js'
 import { uuidV7 } from '../../proto/ids.ts'
@@ -70,4 +72,33 @@ it('of a conversation whose members stay unknown, 200 messages wait; the oldest 
   const handed = Array.from({ length: 205 }, (_, n) => put(one, n)).flat()
   expect(handed).toEqual(['0', '1', '2', '3', '4'])
   expect(put(other, 0)).toEqual([])
+})
+
+it('messages that failed leave room for others, can be repeated for 6 days, and then only be seen', async () => {
+  const storage = new MemoryStorage()
+  const [alice, bob] = [await joined(relay, { storage }), await joined(relay)]
+  const conversation = await alice.conversations.direct(bob.userId)
+  await quiet(alice)
+  alice.disconnect()
+  const failed = alice.send(conversation, { text: 'failed' })
+  const row = (id: string) => storage.transaction((tx) => rowOf(tx, id))!
+  const at = row(failed.id)
+  storage.transaction((tx) => {
+    setAside(tx, at, 'unanswered')
+    changeMessage(tx, { ...failed }, { state: 'failed', failure: 'unanswered' })
+    for (let n = 0; n < OUTBOX_MAX; n++) {
+      const { kind, queuedAtMs, to, body, resendOf } = at
+      const another = { kind, conversationId, queuedAtMs, to, body, resendOf, clientMessageId: uuidV7(n) }
+      setAside(tx, enqueue(tx, another), 'unanswered')
+    }
+  })
+  const next = alice.send(conversation, { text: 'next' })
+  expect(next.state).toBe('sending')
+  storage.transaction((tx) => expireFailed(tx, at.queuedAtMs + OUTBOX_MAX_AGE_MS))
+  expect(row(failed.id).failure).toBe('unanswered')
+  storage.transaction((tx) => expireFailed(tx, at.queuedAtMs + OUTBOX_MAX_AGE_MS + 1))
+  expect(row(failed.id)).toBeNull()
+  expect(() => alice.retry(failed.id)).toThrow('too old')
+  expect(alice.messages(conversation).map(({ message }) => message.state)).toEqual(['failed', 'sending'])
+  await Promise.all([alice.close(), bob.close()])
 })

@@ -99,6 +99,19 @@ it('a stolen key is replaced: the thief is out, conversations and what waits go 
   for (const each of [alice, bob]) each.disconnect()
 })
 
+it('a registration that is under way is not overtaken: it is the device, and the code stays good', async () => {
+  const alice = await joined(relay)
+  const code = await alice.recovery.makeCode()
+  const both = device(relay)
+  const ends = await Promise.allSettled([both.register(), both.recover({ userId: alice.userId, code })])
+  expect(ends.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+  expect(both.userId).not.toBe(alice.userId)
+  const anew = device(relay)
+  await anew.recover({ userId: alice.userId, code })
+  expect(anew.userId).toBe(alice.userId)
+  alice.disconnect()
+})
+
 describe('a crash between any two steps', () => {
   const everyStep = async (run: (fate: Fate) => Promise<void>): Promise<string[]> => {
     const ends: string[] = []
