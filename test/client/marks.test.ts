@@ -88,7 +88,7 @@ it('messages that failed leave room for others, can be repeated for 6 days, and 
     changeMessage(tx, { ...failed }, { state: 'failed', failure: 'unanswered' })
     for (let n = 0; n < OUTBOX_MAX; n++) {
       const { kind, queuedAtMs, to, body, resendOf } = at
-      const another = { kind, conversationId, queuedAtMs, to, body, resendOf, clientMessageId: uuidV7(n) }
+      const another = { kind, conversationId: conversation, queuedAtMs, to, body, resendOf, clientMessageId: uuidV7(n) }
       setAside(tx, enqueue(tx, another), 'unanswered')
     }
   })
