@@ -90,6 +90,7 @@ const EVERY: [Hint, Channel | null][] = [
     'device:7',
   ],
   [{ kind: 'lookAgain', deviceKey: 7 }, 'device:7'],
+  [{ kind: 'takenOver', deviceKey: 7, epoch: Number.MAX_SAFE_INTEGER }, 'device:7'],
   [{ kind: 'unlinked', deviceKey: Number.MAX_SAFE_INTEGER }, `device:${Number.MAX_SAFE_INTEGER}`],
   [{ kind: 'keysLow', deviceKey: 7, counts }, 'device:7'],
   [{ kind: 'signal', userIds: [bob], frame: { kind: 'typing', bytes: Uint8Array.from([9]) } }, `user:${bob}`],
