@@ -299,8 +299,7 @@ describe('answers and requests that are lost', () => {
   /** What becomes of each `PUT /v1/identity` in turn: late = nobody answers, and it reaches the relay only when `arrive` is called. */
   const late = (way: Tamper, fates: ('late' | 'arrive first' | 'pass')[]): string[] => {
     const through = way.request.bind(way)
-    const held: (() => Promise<unknown>)[] = []
-    const seen: string[] = []
+    const [held, seen]: [(() => Promise<unknown>)[], string[]] = [[], []]
     way.request = async (request) => {
       if (request.method !== 'PUT' || !request.url.endsWith('/v1/identity')) return through(request)
       const fate = fates.shift() ?? 'pass'
@@ -338,16 +337,13 @@ describe('answers and requests that are lost', () => {
 
   it('a warrant that never held is said so, and nothing of it is left', async () => {
     const way = new Tamper()
-    const alice = await joined(relay)
+    const [alice, anew, seen] = [await joined(relay), device(relay, { transport: way }), late(way, ['late'])]
     const code = await alice.recovery.makeCode()
     await alice.recovery.removeCode()
-    const anew = device(relay, { transport: way })
-    const seen = late(way, ['late'])
     await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
     await expect(anew.recover({ userId: alice.userId, code })).rejects.toMatchObject({ code: 'FORBIDDEN' })
     expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'FORBIDDEN'])
-    const again = await alice.recovery.makeCode()
-    await anew.recover({ userId: alice.userId, code: again })
+    await anew.recover({ userId: alice.userId, code: await alice.recovery.makeCode() })
     expect([anew.userId, seen.slice(3)]).toEqual([alice.userId, ['done']])
     hangUp(alice)
   })
