@@ -14,8 +14,8 @@ export type Roster = {
   pendingUser: Uuid | null
   /** Who of a direct conversation blocks the other. [V-7] */
   blockers: Uuid[]
-  /** Members of whom one blocks the other; not part of the digest. */
-  apart: [Uuid, Uuid][]
+  /** Pairs of members of whom one blocks the other; not part of the digest. */
+  apart: Uuid[][]
   /** Names exactly this device set, archived state, pending user and blocks; compared by append_batch. */
   digest: string
   /** Ascending by device key. */
@@ -41,7 +41,7 @@ type Row = {
   registration_ids: number[] | null
   pending_user: Uuid | null
   blockers: Uuid[] | null
-  apart: [Uuid, Uuid][] | null
+  apart: string[] | null
 }
 
 function fromRow(row: Row, readAtMs: number): Roster {
@@ -57,7 +57,7 @@ function fromRow(row: Row, readAtMs: number): Roster {
     archived: row.archived,
     pendingUser: row.pending_user,
     blockers: row.blockers ?? [],
-    apart: row.apart ?? [],
+    apart: (row.apart ?? []).map((pair) => pair.split(' ')),
     digest: row.digest,
     devices,
     byAddress: new Map(devices.map((each) => [addressOf(each.userId, each.deviceId), each])),
@@ -133,7 +133,7 @@ export class Rosters {
     try {
       const rows = await this.sql<Row[]>`
         select x.id, r.*, (
-          select array_agg(array[b.blocker, b.blocked]) from (select distinct u from unnest(r.user_ids) u) m
+          select array_agg(b.blocker || ' ' || b.blocked) from (select distinct u from unnest(r.user_ids) u) m
           join blocks b on b.blocker = m.u and b.blocked = any(r.user_ids)) as apart
         from unnest(${batch.map(([id]) => id)}::uuid[]) x(id) cross join lateral roster(x.id) r`
       const found = new Map(rows.map((row) => [row.id, fromRow(row, readAtMs)]))
