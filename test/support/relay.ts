@@ -3,8 +3,9 @@ import { type Config, readConfig } from '../../server/config.ts'
 import { liftedRates } from '../../server/limits.ts'
 import { openObserve } from '../../server/observe.ts'
 import { type Clock, type Nodes, startRelay } from '../../server/start.ts'
-import type { Time } from '../../server/time.ts'
+import { systemTime, type Time } from '../../server/time.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
+import { nodesWanted, spreadOver } from './spread.ts'
 
 export type TestRelay = {
   /** http://127.0.0.1:port */
@@ -21,35 +22,27 @@ export type TestRelay = {
   close(): Promise<void>
 }
 
+type Options = { config?: Partial<Config>; db?: TestDatabase; clock?: Clock; time?: Time; nodes?: Nodes }
+
 /**
+ * Several nodes behind one address, where SEALPOST_TEST_NODES says so: see spread.ts.
  * @param options.config changes to what an empty environment gives without limits. @param options.db for a second node or a restart.
  * @param options.time clock and timers of what is gathered. @param options.nodes what several nodes have in common.
  */
-export async function testRelay(
-  options: { config?: Partial<Config>; db?: TestDatabase; clock?: Clock; time?: Time; nodes?: Nodes } = {},
-): Promise<TestRelay> {
+export async function testRelay(options: Options = {}): Promise<TestRelay> {
   const db = options.db ?? (await testDatabase())
-  // Most tests are about something else than limits, and faster than people.
-  const config: Config = {
-    ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }),
-    limits: liftedRates(),
-    // And in most stories people know each other; strangers are asked in those about strangers. [V-6]
-    strangers: 'open',
-    ...options.config,
-  }
   const logged: string[] = []
-  const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
+  const start = (nodes: Nodes | undefined, config: Partial<Config> = {}): Promise<TestRelay> =>
+    startOne({ ...options, ...(nodes && { nodes }), config: { ...options.config, ...config } }, db, logged)
   try {
-    const { clock, time, nodes } = options
-    const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }) }
-    const relay = await startRelay(config, { databaseUrl: db.url, observe, ...more })
+    const relay =
+      nodesWanted() > 1 && !options.nodes
+        ? await spreadOver({ databaseUrl: db.url, time: options.time ?? systemTime(options.clock) }, (nodes, index) =>
+            start(nodes, index > 0 ? { port: 0 } : {}),
+          )
+        : await start(options.nodes)
     return {
-      url: relay.url,
-      socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,
-      realm: config.realm,
-      config,
-      db,
-      logged,
+      ...relay,
       close: async () => {
         await relay.close()
         if (!options.db) await db.close()
@@ -58,5 +51,29 @@ export async function testRelay(
   } catch (error) {
     if (!options.db) await db.close()
     throw error
+  }
+}
+
+async function startOne(options: Options, db: TestDatabase, logged: string[]): Promise<TestRelay> {
+  // Most tests are about something else than limits, and faster than people.
+  const config: Config = {
+    ...readConfig({ PORT: '0', SEALPOST_REALM: 'https://relay.test' }),
+    limits: liftedRates(),
+    // And in most stories people know each other; strangers are asked in those about strangers. [V-6]
+    strangers: 'open',
+    ...options.config,
+  }
+  const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
+  const { clock, time, nodes } = options
+  const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }) }
+  const relay = await startRelay(config, { databaseUrl: db.url, observe, ...more })
+  return {
+    url: relay.url,
+    socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,
+    realm: config.realm,
+    config,
+    db,
+    logged,
+    close: relay.close,
   }
 }

@@ -1,4 +1,5 @@
 // One HTTP request and its answer, whatever it is.
+import { requestUrl } from './spread.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
 export type HttpAnswer = { status: number; body: any; headers: Headers }
@@ -22,7 +23,7 @@ export async function request(
     headers['Content-Type'] = 'application/json'
     init.body = JSON.stringify(options.json)
   } else if (options.body !== undefined) init.body = options.body as string
-  const answer = await fetch(url + path, init)
+  const answer = await fetch(requestUrl(url) + path, init)
   const text = await answer.text()
   return { status: answer.status, headers: answer.headers, body: text && isJson(answer) ? JSON.parse(text) : text }
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { WebSocket } from 'ws'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidFromBytes, uuidToBytes, uuidV7 } from '../../proto/ids.ts'
+import { socketUrl } from './spread.ts'
 
 const v1 = sealpost.v1
 export type ServerFrame = sealpost.v1.ServerFrame
@@ -41,9 +42,11 @@ export class Socket {
   }
 
   static async open(url: string, token: string | null, options: { subprotocols?: string[] } = {}): Promise<Socket> {
-    const address = `${url.replace(/^http/, 'ws')}/v1/ws`
+    const place = socketUrl(url, token)
+    const address = `${place.url.replace(/^http/, 'ws')}/v1/ws`
     const headers = token ? { Authorization: `Bearer ${token}` } : {}
     const ws = new WebSocket(address, options.subprotocols ?? [], { headers, perMessageDeflate: false })
+    ws.on('close', place.closed)
     const socket = new Socket(ws)
     await once(ws, 'open')
     return socket

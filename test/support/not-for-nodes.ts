@@ -1,0 +1,14 @@
+// Stories that `npm run test:nodes` leaves out, each with its reason.
+
+/** Path → why it makes no sense, or no difference, with two nodes behind one address. */
+export const notForNodes: Record<string, string> = {
+  'test/scenario/across.test.ts': 'is the short form of the very same',
+  'test/scenario/cluster-nodes.test.ts': 'starts its nodes itself',
+  'test/scenario/hints.test.ts': 'starts its nodes itself',
+  'test/scenario/redis.test.ts': 'starts its nodes itself',
+  'test/scenario/haproxy.test.ts': 'starts its nodes itself, behind a real HAProxy',
+  'test/scenario/demo.test.ts': 'runs the demo as a process, which starts its own relay or is given one address',
+  'test/scenario/start.test.ts': 'is about the start of one process; with Redis it is test/server/config.test.ts',
+  'test/scenario/explain.test.ts': 'asks PostgreSQL about statements; no relay runs',
+  'test/scenario/races-hunt.test.ts': 'has two nodes of its own already, without sockets',
+}
