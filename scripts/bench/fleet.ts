@@ -35,6 +35,9 @@ export async function startBench(): Promise<Bench> {
     SEALPOST_REALM: realm,
     SEALPOST_LOG_LEVEL: 'warn',
     SEALPOST_LOG_FORMAT: 'json',
+    // What one machine does, not what one user may; a limit that is set for the run stays.
+    SEALPOST_LIMIT_MESSAGES: process.env.SEALPOST_LIMIT_MESSAGES ?? 'off',
+    SEALPOST_LIMIT_DELIVERIES: process.env.SEALPOST_LIMIT_DELIVERIES ?? 'off',
   }
   // What `npm start` runs, without npm in between.
   const [, ...args] = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8')).scripts.start.split(' ')

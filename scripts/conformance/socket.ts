@@ -1,6 +1,7 @@
 // One WebSocket of a device of the kit: sends frames, keeps those that come, waits for answers, and never for ever.
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
@@ -66,6 +67,8 @@ export class Socket {
   private readonly waiters: Waiter[] = []
   private readonly patienceMs: number
   private requestId = 0
+  /** Messages by request id: relays limit how many are sent in a time. */
+  private readonly sends = new Map<number, ClientBody>()
 
   private constructor(ws: WebSocket, patienceMs: number) {
     this.ws = ws
@@ -166,6 +169,7 @@ export class Socket {
   /** Sends a frame under a new request id. @returns the id. */
   write(body: ClientBody): number {
     const requestId = body.requestId ?? ++this.requestId
+    if (body.signalMessage) this.sends.set(requestId, body)
     this.ws.send(v1.ClientFrame.encode({ ...body, requestId }).finish())
     return requestId
   }
@@ -175,8 +179,15 @@ export class Socket {
     this.ws.send(bytes)
   }
 
-  answer(requestId: number, what = `an answer to request ${requestId}`): Promise<ServerFrame> {
-    return this.take((frame) => frame.requestId === requestId && frame.hello == null, what)
+  /** What answers it. A message that the relay wants later is sent again then, under the same id. [S-9.5] */
+  async answer(requestId: number, what = `an answer to request ${requestId}`): Promise<ServerFrame> {
+    const body = this.sends.get(requestId)
+    for (;;) {
+      const frame = await this.take((each) => each.requestId === requestId && each.hello == null, what)
+      if (!body || codeIn(frame) !== 'RATE_LIMITED') return frame
+      await sleep(frame.error?.retryAfterMs ?? 0)
+      this.write({ ...body, requestId })
+    }
   }
 
   /** Sends a frame and waits for what answers it, of whatever kind. */

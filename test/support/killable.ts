@@ -19,6 +19,8 @@ export async function startKillable(db: TestDatabase): Promise<KillableRelay> {
     DATABASE_URL: db.url,
     PORT: '0',
     SEALPOST_REALM: REALM,
+    SEALPOST_LIMIT_MESSAGES: 'off',
+    SEALPOST_LIMIT_DELIVERIES: 'off',
   })
   const [, url] = await watched.says(/HTTP +(http:\S+)[\s\S]*Ctrl-C/)
   return {

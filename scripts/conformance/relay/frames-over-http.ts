@@ -1,5 +1,6 @@
 // [C-9] [H-12]: the same frames without a WebSocket.
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import protobuf from 'protobufjs/minimal.js'
 import { uuidFromBytes, uuidToBytes } from '../../../proto/ids.ts'
 import { type Check, hold, same, there, Violation } from '../check.ts'
@@ -30,7 +31,14 @@ function frameOf(answer: Answer): ServerFrame {
   same(answer.status, expected, `with ${kindOf(frame)}, HTTP`)
   return frame
 }
-const posted = async (by: Device, body: ClientBody): Promise<ServerFrame> => frameOf(await post(by, body))
+/** A message that the relay wants later is sent again then. [S-9.5] */
+async function posted(by: Device, body: ClientBody): Promise<ServerFrame> {
+  for (;;) {
+    const frame = frameOf(await post(by, body))
+    if (!body.signalMessage || codeIn(frame) !== 'RATE_LIMITED') return frame
+    await sleep(frame.error?.retryAfterMs ?? 0)
+  }
+}
 const ack = (...messageIds: (Uint8Array | null | undefined)[]): ClientBody => ({
   ack: { messageIds: messageIds.map((id) => id!) },
 })
