@@ -104,7 +104,11 @@ async function main(): Promise<void> {
   const redis = await startRedisHere(config)
   const ports = await freePorts(port + 1, RELAYS)
   const relays = ports.map((each) => `${HERE}:${each}`)
-  const common = { DATABASE_URL: database.url, REDIS_URL: redis.url, SEALPOST_REALM: realm }
+  const common = {
+    ...{ DATABASE_URL: database.url, REDIS_URL: redis.url, SEALPOST_REALM: realm },
+    // HAProxy needs two checks to notice that a relay is on its way down.
+    SEALPOST_DRAIN_PAUSE_SECONDS: process.env.SEALPOST_DRAIN_PAUSE_SECONDS || '2',
+  }
   const nodes = await Promise.all(
     ports.map((each, i) => {
       const env = { ...common, HOST: HERE, PORT: `${each}`, SEALPOST_LOG_FORMAT: 'pretty' }

@@ -9,14 +9,17 @@ export class Kept {
   readonly name: string
   private readonly begin: () => Promise<Child>
   private readonly say: (line: string) => void
+  private readonly againAfterMs: number
   private child: Child | null = null
   private stopping: AbortController | null = new AbortController()
   private keeping: Promise<void> = Promise.resolve()
 
-  constructor(name: string, begin: () => Promise<Child>, say: (line: string) => void) {
+  /** @param againAfterMs from its end to its next start. */
+  constructor(name: string, begin: () => Promise<Child>, say: (line: string) => void, againAfterMs = AGAIN_AFTER_MS) {
     this.name = name
     this.begin = begin
     this.say = say
+    this.againAfterMs = againAfterMs
   }
 
   get pid(): number | null {
@@ -31,11 +34,13 @@ export class Kept {
 
   private async keep(): Promise<void> {
     for (;;) {
-      const how = await this.child?.ended
-      this.child = null
+      if (this.child) {
+        const how = await this.child.ended
+        this.child = null
+        if (this.stopping) this.say(`ended (${how}); it is started again in ${this.againAfterMs / 1000} s`)
+      }
       if (!this.stopping) return
-      this.say(`ended (${how}); it is started again in ${AGAIN_AFTER_MS / 1000} s`)
-      await delay(AGAIN_AFTER_MS, undefined, { signal: this.stopping.signal }).catch(() => {})
+      await delay(this.againAfterMs, undefined, { signal: this.stopping.signal }).catch(() => {})
       if (!this.stopping) return
       try {
         this.child = await this.begin()
