@@ -11,6 +11,7 @@ import { openAllowance } from './allowance.ts'
 import { openBlocks } from './blocks.ts'
 import type { OpenBus } from './bus/bus.ts'
 import { openLocalHub } from './bus/local.ts'
+import type { Places } from './bus/places.ts'
 import { openLocalPresence, type PresenceStore } from './bus/presence.ts'
 import { type OpenRoutes, openLocalRoutes } from './bus/routes.ts'
 import type { Config } from './config.ts'
@@ -47,6 +48,7 @@ import { openReception } from './reception.ts'
 import { openRecoveryCodes } from './recoverycodes.ts'
 import { IN_WORK_MAX_BYTES } from './relay.ts'
 import { openRendezvous } from './rendezvous.ts'
+import { joinRendezvous } from './rendezvous-nodes.ts'
 import { Rosters } from './rosters.ts'
 import { Sessions } from './sessions.ts'
 import { openSettings } from './settings.ts'
@@ -79,6 +81,7 @@ export type Nodes = {
   bus: OpenBus
   presence(): PresenceStore
   routes?: OpenRoutes
+  places?(node: string): Places
   meters?: OpenMeter
   isConnected?(): boolean
 }
@@ -125,8 +128,10 @@ export async function startRelay(
       if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
       reach.receive(hint)
       features.hear(hint)
+      rendezvous.hear(hint)
     })
     const reach = new Reach(sessions, bus)
+    const rendezvous = joinRendezvous(openRendezvous(), { bus, places: nodes.places, time })
     const consumers = new Consumers({ sessions, bus, routes: nodes.routes ?? openLocalRoutes(), report })
     const onUnknown = (deviceKeys: number[]): void => reach.lookAgain(deviceKeys)
     // Caches forget the conversation on every node, and whom the moved ones may know is looked up again.
@@ -253,7 +258,7 @@ export async function startRelay(
       draining,
     })
     const provisioning = openProvisioning({
-      rendezvous: openRendezvous(),
+      rendezvous,
       clock,
       opened: limits.linking,
       draining: () => drain.shut,
@@ -325,6 +330,7 @@ export async function startRelay(
         listener.close()
         await drain.stopped([sweeping.stop(), news.stop()])
         await consumers.close()
+        rendezvous.close()
         await bus.close()
         await database.close(DATABASE_CLOSE_SECONDS)
       },

@@ -30,9 +30,13 @@ export type Hint =
   | { kind: 'presence'; userId: Uuid }
   /** A conversation changed, or who of it blocks whom; `moved` are the users it began or ceased to be shared with, `members` who is or was in it. */
   | { kind: 'conversation'; conversationId: Uuid; moved: Uuid[]; members: Uuid[] }
+  /** For the new device that waits at this place, on this node; `from` wants to hear what became of it. [I-5.3] */
+  | { kind: 'handed'; node: string; from: string; request: Uuid; place: string; sealed: Uint8Array }
+  /** It was taken, or nobody was there to take it. */
+  | { kind: 'taken'; node: string; request: Uuid; taken: boolean }
 
 /** What a node can listen to; every node hears of conversations. */
-export type Channel = `device:${number}` | `user:${Uuid}` | `presence:${Uuid}`
+export type Channel = `device:${number}` | `user:${Uuid}` | `presence:${Uuid}` | `node:${string}`
 
 /** One node's end of the bus. No method throws or waits. */
 export type Bus = {
@@ -69,6 +73,9 @@ export function channelsOf(hint: Hint): Channel[] | null {
     case 'ownRead':
     case 'settings':
       return [`user:${hint.userId}`]
+    case 'handed':
+    case 'taken':
+      return [`node:${hint.node}`]
     case 'presence':
       return [`presence:${hint.userId}`]
     case 'conversation':

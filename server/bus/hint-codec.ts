@@ -12,6 +12,7 @@ const bytes = (text: unknown): Uint8Array => new Uint8Array(Buffer.from(String(t
 export function encodeHint(hint: Hint): string {
   if (hint.kind === 'signal')
     return JSON.stringify({ ...hint, frame: { ...hint.frame, bytes: base64(hint.frame.bytes) } })
+  if (hint.kind === 'handed') return JSON.stringify({ ...hint, sealed: base64(hint.sealed) })
   if (hint.kind !== 'committed' || hint.delivery === null) return JSON.stringify(hint)
   const { content, iv, ...rest } = hint.delivery
   const written: Written = { ...hint, delivery: { ...rest, content: base64(content), iv: base64(iv) } }
@@ -24,6 +25,7 @@ export function decodeHint(text: string): Hint | null {
     const read = JSON.parse(text)
     if (typeof read?.kind !== 'string') return null
     if (read.kind === 'signal') read.frame.bytes = bytes(read.frame.bytes)
+    if (read.kind === 'handed') read.sealed = bytes(read.sealed)
     if (read.kind === 'committed' && read.delivery !== null) {
       read.delivery.content = bytes(read.delivery.content)
       read.delivery.iv = bytes(read.delivery.iv)

@@ -1,11 +1,14 @@
 // The only importer of ioredis: connections to one Redis or to a cluster, and what nodes have in common through them.
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { type OpenMeter, openLocalMeters } from '../../keys/meter.ts'
+import { PROVISIONING_TTL_MS } from '../../proto/limits.ts'
 import type { Time } from '../time.ts'
 import type { OpenBus } from './bus.ts'
+import type { Places } from './places.ts'
 import type { PresenceStore } from './presence.ts'
 import { openRedisHints, type Publisher, type Subscriber } from './redis-hints.ts'
 import { METER_SCRIPTS, type MeterCommands, openRedisMeters } from './redis-meters.ts'
+import { openRedisPlaces, PLACE_SCRIPTS, type PlaceCommands } from './redis-places.ts'
 import { openRedisPresence, PRESENCE_SCRIPTS, type PresenceCommands } from './redis-presence.ts'
 import { openRedisRoutes, ROUTE_SCRIPTS, type RouteCommands } from './redis-routes.ts'
 import type { OpenRoutes } from './routes.ts'
@@ -14,6 +17,7 @@ export type RedisNodes = {
   bus: OpenBus
   presence(): PresenceStore
   routes: OpenRoutes
+  places(node: string): Places
   /** Limits are counted for all nodes together. */
   meters: OpenMeter
   /** False: hints do not get through now, and who is online cannot be asked. */
@@ -40,6 +44,8 @@ export type RedisSettings = {
   routeMs?: number
 }
 
+/** A new device waits at most so long, and closes a little later. [I-5.2] */
+const PLACE_MS = PROVISIONING_TTL_MS + 10_000
 /** Sharded channels. */
 const OLDEST = 7
 /** Redis is a hint: nobody waits for it. */
@@ -76,7 +82,12 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
   for (const each of all) {
     // Of an outage onConnected tells; each failed attempt by itself says nothing more.
     for (const event of ['error', 'node error']) each.on(event, noteWhy)
-    for (const [name, script] of Object.entries({ ...PRESENCE_SCRIPTS, ...ROUTE_SCRIPTS, ...METER_SCRIPTS }))
+    for (const [name, script] of Object.entries({
+      ...PRESENCE_SCRIPTS,
+      ...ROUTE_SCRIPTS,
+      ...PLACE_SCRIPTS,
+      ...METER_SCRIPTS,
+    }))
       each.defineCommand(name, script)
   }
   try {
@@ -103,6 +114,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
       onLost,
     }),
     presence: openRedisPresence(commands as unknown as PresenceCommands, time, presenceMs),
+    places: openRedisPlaces(commands as unknown as PlaceCommands, PLACE_MS),
     routes: openRedisRoutes(commands as unknown as RouteCommands, time, routeMs),
     meters: openRedisMeters(
       commands as unknown as MeterCommands,

@@ -92,6 +92,18 @@ const EVERY: [Hint, Channel | null][] = [
   [{ kind: 'lookAgain', deviceKey: 7 }, 'device:7'],
   [{ kind: 'takenOver', deviceKey: 7, epoch: Number.MAX_SAFE_INTEGER }, 'device:7'],
   [{ kind: 'unlinked', deviceKey: Number.MAX_SAFE_INTEGER }, `device:${Number.MAX_SAFE_INTEGER}`],
+  [
+    {
+      kind: 'handed',
+      node: ann,
+      from: bob,
+      request: randomUUID(),
+      place: randomUUID(),
+      sealed: Uint8Array.from([0, 255]),
+    },
+    `node:${ann}`,
+  ],
+  [{ kind: 'taken', node: bob, request: randomUUID(), taken: false }, `node:${bob}`],
   [{ kind: 'keysLow', deviceKey: 7, counts }, 'device:7'],
   [{ kind: 'signal', userIds: [bob], frame: { kind: 'typing', bytes: Uint8Array.from([9]) } }, `user:${bob}`],
   [
