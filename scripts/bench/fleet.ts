@@ -36,6 +36,7 @@ export async function startBench(): Promise<Bench> {
     SEALPOST_LOG_LEVEL: 'warn',
     SEALPOST_LOG_FORMAT: 'json',
     // What one machine does, not what one user may; a limit that is set for the run stays.
+    SEALPOST_STRANGERS: 'open',
     SEALPOST_LIMIT_MESSAGES: process.env.SEALPOST_LIMIT_MESSAGES ?? 'off',
     SEALPOST_LIMIT_DELIVERIES: process.env.SEALPOST_LIMIT_DELIVERIES ?? 'off',
   }

@@ -20,6 +20,7 @@ export async function startKillable(db: TestDatabase): Promise<KillableRelay> {
     PORT: '0',
     SEALPOST_REALM: REALM,
     SEALPOST_LIMIT_MESSAGES: 'off',
+    SEALPOST_STRANGERS: 'open',
     SEALPOST_LIMIT_DELIVERIES: 'off',
   })
   const [, url] = await watched.says(/HTTP +(http:\S+)[\s\S]*Ctrl-C/)
