@@ -101,6 +101,7 @@ export const LIMITS = {
   },
 } as const satisfies Record<string, LimitWords>
 
+/** Their names in code; part of the key in Redis. */
 export type LimitName = keyof typeof LIMITS
 
 /** What the operator set. */

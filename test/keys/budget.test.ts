@@ -1,7 +1,8 @@
 // Fetch budgets [K-5]: first alone, with the clock in hand, then through the directory. Buckets by themselves: test/server/meters.test.ts.
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { FETCH_RATES, type FetchBudget, usualFetchBudget } from '../../keys/budget.ts'
+import { FETCH_RATES, type FetchBudget, openFetchBudget, usualFetchBudget } from '../../keys/budget.ts'
+import { type Meter, openLocalMeters } from '../../keys/meter.ts'
 import { type Enrolled, openWorld, stranger, upload, type World } from './world.ts'
 
 const MINUTE = 60_000
@@ -111,6 +112,20 @@ test('per caller: 1,000 at once, then 10 a second; refused costs nothing', async
   expect(await charge('a', 1, 1000)).toBe(100)
   expect(await charge('b', 1000, 1000)).toBe(0)
   expect(FETCH_RATES.caller).toEqual({ burst: 1000, everyMs: 100 })
+})
+
+test('where one-time keys cannot be counted, bundles come without [K-5.5]', async () => {
+  const here = openLocalMeters(() => nowMs)
+  const meter = (name: string) => here({ name, rates: [{ burst: 100, everyMs: MINUTE }], whenGone: 'open' })
+  const untold: Meter = { take: async () => Number.POSITIVE_INFINITY, give() {} }
+  const counted = { caller: meter('caller'), pairBundles: meter('bundles'), reserve: 50 }
+  const dark = openFetchBudget({ ...counted, pairOneTime: untold, target: untold })
+  for (let i = 0; i < 10; i++) expect(await ask(dark, 'a', 1, 0, everybody)).toBe('without')
+  // Half of it: what was taken of the pair comes back.
+  const pairOneTime = meter('pair')
+  const half = openFetchBudget({ ...counted, pairOneTime, target: untold })
+  for (let i = 0; i < 50; i++) expect(await ask(half, 'b', 1, 0, everybody)).toBe('without')
+  expect(await pairOneTime.take('b:1', 100)).toBe(0)
 })
 
 describe('through the directory', () => {
