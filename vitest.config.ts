@@ -12,7 +12,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     // `npm test -- --without-redis`
-    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? needing(/support\/(redis|cluster)\.ts'|startHaproxy/) : [],
+    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? needing(/support\/(redis|cluster|spread)\.ts'|HAPROXY/) : [],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 3,
