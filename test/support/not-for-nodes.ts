@@ -4,6 +4,9 @@
 export const notForNodes: Record<string, string> = {
   'test/scenario/across.test.ts': 'is the short form of the very same',
   'test/scenario/cluster-nodes.test.ts': 'starts its nodes itself',
+  'test/scenario/cluster-takeover.test.ts': 'starts its nodes itself',
+  'test/scenario/limits.test.ts': 'turns the clock, and Redis counts by its own; several nodes are one of its stories',
+  'test/scenario/redis-chaos.test.ts': 'starts its nodes itself',
   'test/scenario/hints.test.ts': 'starts its nodes itself',
   'test/scenario/redis.test.ts': 'starts its nodes itself',
   'test/scenario/haproxy.test.ts': 'starts its nodes itself, behind a real HAProxy',
