@@ -1,5 +1,5 @@
 // compose.yaml, the Dockerfile and HAProxy's configuration go together, and with the relay's variables.
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
 import { readConfig } from '../../server/config.ts'
 
@@ -36,4 +36,17 @@ it('HAProxy finds the relays by the names of their services', async () => {
   expect(servers.map(([, name, host]) => [name, host])).toEqual([1, 2, 3].map((n) => [`relay-${n}`, `relay-${n}`]))
   const compose = await read('compose.yaml')
   for (const [, name] of servers) expect(compose).toContain(`  ${name}: *relay`)
+})
+
+it('docs/operations.md names every key and channel of Redis', async () => {
+  const page = await read('docs/operations.md')
+  const names = await readdir(new URL('../../server/bus/', import.meta.url))
+  const sources = (await Promise.all(names.map((name) => read(`server/bus/${name}`)))).join('\n')
+  const keys = [...sources.matchAll(/`sealpost:(\w+):/g)].map(([, key]) => `sealpost:${key}:`)
+  // Channels are types in bus.ts: `device:${number}`.
+  const [, types = ''] = /export type Channel =([^]*?)\n\n/.exec(sources)!
+  const channels = [...types.matchAll(/`(\w+):/g)].map(([, kind]) => `sealpost:${kind}:`)
+  expect(keys.length).toBeGreaterThan(3)
+  expect(channels.length).toBeGreaterThan(2)
+  expect([...keys, ...channels].filter((each) => !page.includes(each))).toEqual([])
 })
