@@ -44,7 +44,7 @@ it('docs/operations.md names every key and channel of Redis', async () => {
   const sources = (await Promise.all(names.map((name) => read(`server/bus/${name}`)))).join('\n')
   const keys = [...sources.matchAll(/`sealpost:(\w+):/g)].map(([, key]) => `sealpost:${key}:`)
   // Channels are types in bus.ts: `device:${number}`.
-  const [, types = ''] = /export type Channel =([^]*?)\n\n/.exec(sources)!
+  const [, types = ''] = /export type Channel =([\s\S]*?)\n\n/.exec(sources)!
   const channels = [...types.matchAll(/`(\w+):/g)].map(([, kind]) => `sealpost:${kind}:`)
   expect(keys.length).toBeGreaterThan(3)
   expect(channels.length).toBeGreaterThan(2)
