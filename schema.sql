@@ -149,7 +149,7 @@ create table public.conversation_members (
   muted_until timestamp with time zone,
   stranger_messages smallint default 0 not null,
   constraint conversation_members_role_check CHECK ((role = ANY (ARRAY['member'::text, 'admin'::text]))),
-  constraint conversation_members_state_check CHECK ((state = ANY (ARRAY['active'::text, 'pending'::text, 'invited'::text, 'left'::text, 'removed'::text]))),
+  constraint conversation_members_state_check CHECK ((state = ANY (ARRAY['active'::text, 'pending'::text, 'invited'::text, 'declined'::text, 'left'::text, 'removed'::text]))),
   constraint conversation_members_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id),
   constraint conversation_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.accounts(user_id),
   constraint conversation_members_pkey PRIMARY KEY (conversation_id, user_id)

@@ -237,6 +237,16 @@ export class Conversations {
     return true
   }
 
+  /** Who made a user a member, by the last change that says so; null = none that is known here does. The relay's word. */
+  addedBy(id: Uuid, userId: Uuid): Uuid | null {
+    const links = this.core.storage.transaction((tx) => chain.scan(tx, { prefix: `${id}/` }))
+    const adding = links.findLast(
+      ({ record: { change, subjects } }) =>
+        (change === 'created' || change === 'members_added') && subjects.includes(userId),
+    )
+    return adding?.record.actor ?? null
+  }
+
   /** Fetches what of the chain is not known here. */
   async refresh(id: Uuid): Promise<void> {
     for (let more = true; more; ) {

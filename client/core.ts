@@ -50,6 +50,8 @@ export type DeviceEvents = {
   identity_changed: { userId: Uuid; offered: Uint8Array }
   /** The relay delivers to a user whom no member added: withheld. */
   ghost: { conversationId: Uuid; userId: Uuid }
+  /** A user accepted a conversation, or an invitation: his devices are in it from now on. By the relay's word. [V-6.7] */
+  member_accepted: { conversationId: Uuid; userId: Uuid }
   /** Messages that will never arrive. */
   gap: { overflowed: number; expired: number; sinceMs: number }
   /** A device of one's own user came or went. */

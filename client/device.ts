@@ -26,6 +26,7 @@ import { listDevices, type OwnDevice, unlinkDevice } from './owndevices.ts'
 import { Receiver } from './receive.ts'
 import { type Lost, Recovery, warrantOf } from './recovery.ts'
 import { Renewal } from './renewal.ts'
+import { Requests } from './requests.ts'
 import { Sealer } from './send.ts'
 import { changeSettings, fetchSettings, type Settings } from './settings.ts'
 import { Settling } from './settling.ts'
@@ -43,6 +44,7 @@ export class Device extends Emitter<DeviceEvents> {
   readonly usernames: Usernames
   readonly names: Names
   readonly recovery: Recovery
+  readonly requests: Requests
   private readonly core: Core
   private readonly receiver: Receiver
   private readonly inbox: Inbox
@@ -75,6 +77,7 @@ export class Device extends Emitter<DeviceEvents> {
     this.usernames = new Usernames(this.core)
     this.recovery = new Recovery(this.core)
     this.names = new Names(this.core, this, (id) => this.delivery.flush(id))
+    this.requests = new Requests(this.core, this.conversations, this.names)
     this.receiver = new Receiver(this.core, this.conversations, {
       unsettled: (id) => void this.settling.settle(id),
       renewed: (id) => void lookAgain(this.core, id).catch(unexpected),
@@ -190,18 +193,15 @@ export class Device extends Emitter<DeviceEvents> {
     this.delivery.flush(conversationId)
     return message
   }
-
   /** Sends a failed message again: the same bytes under the same id. @throws Error when it did not fail, or is too old for that. */
   retry(id: Uuid): void {
     recompose(this.core, id)
     this.delivery.flush()
   }
-
   /** Gives a failed message up; it stays shown as failed. */
   discard(id: Uuid): void {
     giveUp(this.core, id)
   }
-
   /** The last messages of a conversation, oldest first. @param page.before place of the oldest one shown. */
   messages(
     conversationId: Uuid,

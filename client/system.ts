@@ -23,7 +23,7 @@ export function takeSystemEvent(
   telling: (() => void)[],
   hooks: SystemHooks,
 ): void {
-  const { conversationChanged, devicesChanged, identityChanged } = envelope.systemEvent ?? {}
+  const { conversationChanged, devicesChanged, identityChanged, memberAccepted } = envelope.systemEvent ?? {}
   const conversationId = idOf(envelope.conversationId)
   if (conversationChanged && conversationId) {
     const change = nameOfChange(conversationChanged.change ?? 0)
@@ -54,6 +54,10 @@ export function takeSystemEvent(
       noteLinked(tx, deviceId)
     }
     telling.push(() => core.events.emit('own_devices', { change, deviceId }))
+  }
+  if (memberAccepted && conversationId) {
+    const userId = idOf(memberAccepted.userId)
+    telling.push(() => core.events.emit('member_accepted', { conversationId, userId }))
   }
   // [V-5] A reason to look, and nothing else.
   if (identityChanged) telling.push(() => hooks.renewed(idOf(identityChanged.userId)))

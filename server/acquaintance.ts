@@ -22,7 +22,7 @@ export async function strangersTo(tx: Transaction, actor: Uuid, userIds: Uuid[])
 
 /**
  * Those of the targets whose devices and keys the caller may know: himself, and members, active or pending, of a conversation that
- * is not archived and that he is in, or invited to. [K-4.8]
+ * is not archived and that he is in, or invited to; and who signed a change of it, without whose key the chain cannot be read. [K-4.8]
  */
 export async function known(sql: Sql, caller: Uuid, targets: readonly Uuid[]): Promise<Set<Uuid>> {
   const rows = await sql<{ user_id: Uuid }[]>`
@@ -31,8 +31,11 @@ export async function known(sql: Sql, caller: Uuid, targets: readonly Uuid[]): P
       select from conversation_members theirs
       join conversation_members mine on mine.conversation_id = theirs.conversation_id and mine.user_id = ${caller}
         and mine.state in ('active', 'pending', 'invited')
-      join conversations c on c.conversation_id = theirs.conversation_id and c.archived_at is null
-      where theirs.user_id = t.user_id and theirs.state in ('active', 'pending'))`
+      join conversations c on c.conversation_id = theirs.conversation_id
+      where theirs.user_id = t.user_id and (theirs.state in ('active', 'pending') and c.archived_at is null
+        or theirs.state not in ('invited', 'declined') and exists (
+          select from conversation_changes l where l.conversation_id = theirs.conversation_id and l.actor_user_id = t.user_id
+            and l.signed_change <> '')))`
   return new Set(rows.map((row) => row.user_id))
 }
 

@@ -41,6 +41,8 @@ export type Standing = {
   members: Map<Uuid, MemberRole>
   /** Those who have not accepted. */
   asked: Set<Uuid>
+  /** Invited, and declined: no members here, but in the clients' chain until an admin removes them. */
+  declined: Set<Uuid>
 }
 
 /** A change that was found permitted. */
@@ -109,12 +111,15 @@ async function changeLocked(
         'CONFLICT',
         `expected_revision is ${request.expectedRevision}, the chain is at ${row.revision}`,
       )
-    const rows = await tx<{ user_id: Uuid; role: MemberRole; asked: boolean }[]>`
-      select user_id, role, state <> 'active' as asked from conversation_members
-      where conversation_id = ${conversationId} and state in ('active', 'pending', 'invited') order by user_id`
+    const all = await tx<{ user_id: Uuid; role: MemberRole; state: string }[]>`
+      select user_id, role, state from conversation_members
+      where conversation_id = ${conversationId} and state in ('active', 'pending', 'invited', 'declined') order by user_id`
+    const rows = all.filter((each) => each.state !== 'declined')
+    const idsOf = (some: { user_id: Uuid }[]) => new Set(some.map((each) => each.user_id))
     const members = new Map(rows.map((each) => [each.user_id, each.role]))
-    const asked = new Set(rows.filter((each) => each.asked).map((each) => each.user_id))
-    const change = decide({ conversationId, kind: row.kind, members, asked })
+    const asked = idsOf(rows.filter((each) => each.state !== 'active'))
+    const declined = idsOf(all.filter((each) => each.state === 'declined'))
+    const change = decide({ conversationId, kind: row.kind, members, asked, declined })
     const next = row.revision + 1
     return { revision: next, done: await recordChange(tx, { conversationId, revision: next }, request, change, asked) }
   })

@@ -74,7 +74,7 @@ type SummaryRow = {
   archived_at: Date | null
   revision: number
   role: MemberRole
-  state: MemberState | 'left' | 'removed'
+  state: MemberState | 'declined' | 'left' | 'removed'
   blocks: boolean
   muted_until: Date | null
   peer_user_id: Uuid | null
@@ -118,7 +118,7 @@ export function requireActive(membership: Membership, mayBeInvited = false): voi
 /** 'none' says the same of an unknown conversation and of one the user was never in (I13). */
 export async function membershipOf(sql: Sql | Transaction, conversationId: Uuid, userId: Uuid): Promise<Membership> {
   const [row] = await sql<{ membership: Membership }[]>`
-    select case when m.state in ('left', 'removed') then 'former' when c.archived_at is not null then 'archived'
+    select case when m.state in ('left', 'removed', 'declined') then 'former' when c.archived_at is not null then 'archived'
       when m.state = 'invited' then 'invited' else 'active' end as membership
     from conversation_members m join conversations c using (conversation_id)
     where m.conversation_id = ${conversationId} and m.user_id = ${userId}`
@@ -184,7 +184,7 @@ export async function readConversation(
       left join read_marks r on r.conversation_id = m.conversation_id and r.user_id = m.user_id
       where m.conversation_id = ${conversationId} and m.user_id = ${reader}`
     if (!row) throw notFound()
-    if (row.state === 'left' || row.state === 'removed') throw formerMember()
+    if (['left', 'removed', 'declined'].includes(row.state)) throw formerMember()
     const members = await tx<{ user_id: Uuid; role: MemberRole; state: MemberState; joined_at: Date }[]>`
       select user_id, role, state, joined_at from conversation_members
       where conversation_id = ${conversationId} and state in ('active', 'pending', 'invited') order by user_id`

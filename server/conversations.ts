@@ -144,7 +144,7 @@ export class Conversations {
       const leaving = userId === request.caller
       if (leaving) requireGroup(standing)
       else requireAdmin(standing, request.caller)
-      requireMember(standing, userId)
+      if (!standing.declined.has(userId)) requireMember(standing, userId)
       if (isLastAdmin(standing, userId) && standing.members.size > 1)
         throw new RelayError('CONFLICT', 'the last admin cannot leave while others remain')
       return {
@@ -154,7 +154,7 @@ export class Conversations {
         audience: [...standing.members.keys()],
         write: (tx) => tx`
           update conversation_members
-          set state = ${leaving ? 'left' : 'removed'}, role = 'member', ended_at = ${new Date(request.nowMs)}
+          set state = ${leaving ? (standing.asked.has(userId) ? 'declined' : 'left') : 'removed'}, role = 'member', ended_at = ${new Date(request.nowMs)}
           where conversation_id = ${conversationId} and user_id = ${userId}`,
       }
     }

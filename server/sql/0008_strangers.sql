@@ -1,9 +1,10 @@
 -- People who do not know each other: conversations that wait for a user's word, and users who want nothing of each other. [V-6] [V-7]
 
--- pending: the other one of a direct conversation who has neither answered nor accepted. invited: in a group, not accepted yet.
+-- pending: the other one of a direct conversation who has neither answered nor accepted. invited: in a group, not accepted yet;
+-- declined: and never will.
 alter table conversation_members drop constraint conversation_members_state_check;
 alter table conversation_members add constraint conversation_members_state_check
-  check (state in ('active', 'pending', 'invited', 'left', 'removed'));
+  check (state in ('active', 'pending', 'invited', 'declined', 'left', 'removed'));
 -- Of a pending member: how many messages were sent to him so far. [V-6.2]
 alter table conversation_members add column stranger_messages smallint not null default 0;
 

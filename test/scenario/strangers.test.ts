@@ -238,6 +238,20 @@ describe('a group [V-6.4] [V-6.5]', () => {
     expect((await accept(cy, group)).status).toBe(403)
   })
 
+  it('who declined is out, whatever an admin still takes out of the chain; keys of who signed in it stay', async () => {
+    const bundles = async (who: Client, of: Client): Promise<number> =>
+      must(await who.post('/v1/keys/bundles', { targets: [{ user_id: of.userId, device_id: 1 }] })).body.bundles.length
+    must(await cy.delete(`/v1/conversations/${group}/members/${cy.userId}`))
+    expect(await bundles(ann, cy)).toBe(0)
+    must(await ann.delete(`/v1/conversations/${group}/members/${cy.userId}`))
+    expect((await ann.delete(`/v1/conversations/${group}/members/${cy.userId}`)).status).toBe(404)
+    expect(await bundles(ann, cy)).toBe(0)
+    must(await ann.patch(`/v1/conversations/${group}/members/${bob.userId}`, { role: 'admin', signed_change: 'AAAA' }))
+    must(await ann.delete(`/v1/conversations/${group}/members/${ann.userId}`))
+    must(await ann.post(`/v1/conversations/${direct}/archive`))
+    expect(await bundles(bob, ann)).toBe(1)
+  })
+
   it('a member of a shared group is known: no invitation', async () => {
     must(await accept(cy, group))
     const other = await cy.group([ann, bob])
