@@ -129,6 +129,21 @@ it('a route with an epoch that never was, as after a restore of the database, di
   await only.close()
 })
 
+it('a connection that took its number first and comes in second ends before its Hello', async () => {
+  const { sql } = cluster.db.database
+  const [{ last }] = await sql<[{ last: number }]>`select last_value + 10 as last from session_epoch`
+  const gate = await holdLocks(sql, (tx) => tx`insert into device_consumers values (${bobKey}, ${last})`)
+  const late = await Socket.open(one!.url, bob.token)
+  await gate.waiting(1)
+  await sql`select setval('session_epoch', ${last})`
+  await gate.release()
+  expect(await late.end()).toBe(4409)
+  expect(late.frames).toEqual([])
+  const newer = await two!.from(bob).live()
+  await expectAllAt(newer)
+  await newer.close()
+})
+
 it('50 connections of one device to three nodes at once, the hints lost, the route deleted midway: the newest survives', async () => {
   lose(one, two, three)
   const { sql } = cluster.db.database
