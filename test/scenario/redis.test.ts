@@ -1,4 +1,5 @@
 // Two nodes and a real Redis between them, which is killed, emptied, and cuts connections off: latency suffers, nothing else. I11
+import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes } from '../../proto/ids.ts'
@@ -119,18 +120,20 @@ it('emptied, and every connection cut off by Redis: the same', async () => {
 })
 
 it('a node that dies takes its users along when its word ends; one that lives does not', async () => {
-  const [dying, living, asking] = [await connect(400), await connect(400), await connect(400)]
+  const [dying, living, asking] = [await connect(2_000), await connect(2_000), await connect(2_000)]
+  // Users of nobody else: the relays speak for those who are connected.
+  const [ann, bob] = [randomUUID(), randomUUID()]
   const [one, two, three] = [dying.presence(), living.presence(), asking.presence()]
-  one.arrived(ann.userId)
-  two.arrived(bob.userId)
-  const online = async (): Promise<string[]> => [...(await three.online([ann.userId, bob.userId]))].sort()
+  one.arrived(ann)
+  two.arrived(bob)
+  const online = async (): Promise<string[]> => [...(await three.online([ann, bob]))].sort()
   while ((await online()).length < 2);
   await dying.close()
-  while ((await online()).includes(ann.userId));
+  while ((await online()).includes(ann));
   // The living one has to say it again now and then: with a word this short, each round of a second.
-  two.arrived(bob.userId)
-  while (!(await online()).includes(bob.userId));
+  two.arrived(bob)
+  while (!(await online()).includes(bob));
   await redis.command('flushall')
-  while (!(await online()).includes(bob.userId));
+  while (!(await online()).includes(bob));
   await Promise.all([one, two, three].map((each) => each.close()))
 })
