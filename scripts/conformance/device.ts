@@ -126,21 +126,23 @@ export class Device {
     return call(this.relay, 'DELETE', path, { token: this.token })
   }
 
-  /** The direct conversation with a user. */
+  /** The direct conversation with a user, who accepts it, if he is a device of the kit. [V-6.1] */
   async direct(peer: { userId: string }, more: object = {}): Promise<string> {
     const answer = ok(
       await this.post('/v1/conversations', { kind: 'direct', user_id: peer.userId, ...more }),
       [200, 201],
     )
     this.conversations.push(answer.body.conversation_id)
+    await agreed([peer], answer.body.conversation_id)
     return answer.body.conversation_id
   }
 
-  /** A group with these users and this device's as its admin. */
+  /** A group with these users, who accept as above, and this device's as its admin. */
   async group(peers: { userId: string }[], more: object = {}): Promise<string> {
     const json = { kind: 'group', user_ids: peers.map((each) => each.userId), ...more }
     const answer = ok(await this.post('/v1/conversations', json), 201)
     this.conversations.push(answer.body.conversation_id)
+    await agreed(peers, answer.body.conversation_id)
     return answer.body.conversation_id
   }
 
@@ -202,6 +204,12 @@ export class Device {
     await socket.drain()
     return socket
   }
+}
+
+/** Those who were asked accept; where everybody knows everybody that changes nothing. [V-6.7] */
+async function agreed(peers: object[], conversation: string): Promise<void> {
+  for (const peer of peers)
+    if (peer instanceof Device) ok(await peer.post(`/v1/conversations/${conversation}/accept`), 200)
 }
 
 /** A registration id that is not this one. */

@@ -1,6 +1,7 @@
 // The relay part of the kit: our relay passes whole, and a relay that breaks a rule fails at that rule.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { runRelay } from '../../scripts/conformance/relay/run.ts'
+import { strangerChecks } from '../../scripts/conformance/relay/strangers.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { type Fault, wrongRelay } from '../support/wrong-relay.ts'
 
@@ -15,10 +16,24 @@ it('our relay keeps every clause that can be seen from outside', async () => {
   const { outcomes, clauses } = await runRelay({ url: relay.url, realm: relay.realm })
   const failed = outcomes.filter(({ verdict }) => verdict === 'fail')
   expect(failed.map(({ clauses: ids, title, seen }) => `${ids.join(' ')} ${title}: ${seen}`)).toEqual([])
-  // What was not run takes long by nature, and says so.
-  for (const { verdict, seen } of outcomes) if (verdict === 'not_run') expect(seen).toMatch(/--slow$/)
+  // What was not run takes long by nature, or is about strangers, of whom there are none here, and says so.
+  for (const { verdict, seen } of outcomes)
+    if (verdict === 'not_run') expect(seen).toMatch(/--slow$|everybody knows everybody/)
   expect(clauses.filter(({ verdict }) => verdict === 'pass').length).toBeGreaterThan(180)
 }, 120_000)
+
+it('where strangers are asked first, our relay keeps the clauses about them', async () => {
+  const asking = await testRelay({ config: { strangers: 'ask' } })
+  const { outcomes } = await runRelay({
+    url: asking.url,
+    realm: asking.realm,
+    checks: strangerChecks,
+    wanted: ['V', 'K', 'H'],
+  })
+  await asking.close()
+  const seen = outcomes.filter(({ clauses: [first] }) => first !== 'E-1').map((each) => [each.verdict, each.seen])
+  expect(seen).toEqual(strangerChecks.map(() => ['pass', expect.anything()]))
+}, 60_000)
 
 it('where no relay answers, or another realm does, the kit says so', async () => {
   await expect(runRelay({ url: 'http://127.0.0.1:1', realm: 'x' })).rejects.toThrow(/expected an answer to GET/)

@@ -22,6 +22,7 @@ import { receiptChecks } from './receipts.ts'
 import { recoveryChecks } from './recovery.ts'
 import { scopeChecks } from './scope.ts'
 import { sendChecks } from './send.ts'
+import { strangerChecks } from './strangers.ts'
 import { tokenChecks } from './tokens.ts'
 import { uploadChecks } from './uploads.ts'
 import { usernameChecks } from './usernames.ts'
@@ -37,6 +38,7 @@ export const relayChecks: readonly Check<Kit>[] = [
   ...chainChecks,
   ...memberChecks,
   ...conversationChecks,
+  ...strangerChecks,
   ...presenceChecks,
   ...receiptChecks,
   ...encodingChecks,
