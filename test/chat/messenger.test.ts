@@ -138,8 +138,10 @@ it('what cannot be read, what does not belong, and what was lost is said in plac
     }
     return [frame]
   }
+  // Looked for from before on: it is on the screen only until the copy that was asked for has come.
+  const told = alice.see('a message from bob.12 could not be decrypted; asked for it again')
   await say(bob, conversation, 'spoilt on the way')
-  await alice.see('a message from bob.12 could not be decrypted; asked for it again')
+  await told
   await alice.see('bob.12 spoilt on the way')
 
   // A relay that swaps the ids: the content says where it belongs.
