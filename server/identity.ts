@@ -15,9 +15,12 @@ export type Identity = {
   caller(claims: TokenDevice, nowMs: number): Promise<Caller>
   /** Drops the device from the cache: called when it was unlinked. */
   forget(deviceUuid: Uuid): void
+  /** The same, where another node unlinked it. */
+  forgetKey(deviceKey: number): void
 }
 
-/** How long a device row that was seen is taken to exist, milliseconds: another node's unlink is noticed within it. [T-2] */
+/** How long a device row that was seen is taken to exist, milliseconds: another node's unlink is noticed within it, when its hint is
+ * lost. [T-2] */
 export const IDENTITY_FRESH_MS = 5000
 /** Devices remembered; past it the oldest is dropped. I10 */
 const IDENTITY_MAX_CACHED = 50_000
@@ -60,6 +63,10 @@ export function openIdentity(options: { sql: Sql; tokens: Tokens; maxCached?: nu
     forget(deviceUuid) {
       forgotten++
       cache.delete(deviceUuid)
+    },
+    forgetKey(deviceKey) {
+      forgotten++
+      for (const [deviceUuid, known] of cache) if (known.caller.deviceKey === deviceKey) cache.delete(deviceUuid)
     },
   }
 }

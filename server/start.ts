@@ -126,6 +126,7 @@ export async function startRelay(
     const bus = nodes.bus((hint) => {
       observe.metrics.hints.inc({ kind: hint.kind })
       if (hint.kind === 'conversation') rosters.drop(hint.conversationId)
+      if (hint.kind === 'unlinked') identity.forgetKey(hint.deviceKey)
       reach.receive(hint)
       features.hear(hint)
       rendezvous.hear(hint)

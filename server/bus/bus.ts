@@ -12,7 +12,7 @@ export type Hint =
   | { kind: 'lookAgain'; deviceKey: number }
   /** A connection with this epoch is the device's consumer: older ones end, on whatever node. [C-5] */
   | { kind: 'takenOver'; deviceKey: number; epoch: number }
-  /** The device is gone: whoever is connected as it is cut off. [C-6.3] */
+  /** The device is gone: whoever is connected as it is cut off, and no node remembers it. [C-6.3] [T-2] */
   | { kind: 'unlinked'; deviceKey: number }
   /** One-time prekeys run low. [K-6] */
   | { kind: 'keysLow'; deviceKey: number; counts: Counts }
@@ -35,7 +35,7 @@ export type Hint =
   /** It was taken, or nobody was there to take it. */
   | { kind: 'taken'; node: string; request: Uuid; taken: boolean }
 
-/** What a node can listen to; every node hears of conversations. */
+/** What a node can listen to; every node hears of conversations and of devices that are gone. */
 export type Channel = `device:${number}` | `user:${Uuid}` | `presence:${Uuid}` | `node:${string}`
 
 /** One node's end of the bus. No method throws or waits. */
@@ -63,7 +63,6 @@ export function channelsOf(hint: Hint): Channel[] | null {
     case 'committed':
     case 'lookAgain':
     case 'takenOver':
-    case 'unlinked':
     case 'keysLow':
       return [`device:${hint.deviceKey}`]
     case 'signal':
@@ -78,6 +77,8 @@ export function channelsOf(hint: Hint): Channel[] | null {
       return [`node:${hint.node}`]
     case 'presence':
       return [`presence:${hint.userId}`]
+    // Whichever node was asked by the device last may remember it.
+    case 'unlinked':
     case 'conversation':
       return null
   }

@@ -26,7 +26,7 @@ export type RedisHintsDeps = {
 }
 
 const PREFIX = 'sealpost:'
-/** Every node hears of conversations. */
+/** Every node hears of conversations, and of devices that are gone. */
 const NODES = `${PREFIX}nodes`
 /** Hints on their way to Redis; beyond it they are lost, since memory is not for hints. I10 */
 const IN_FLIGHT_MAX = 10_000

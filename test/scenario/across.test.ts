@@ -6,6 +6,7 @@ import { holdLocks } from '../server/barrier.ts'
 import { deviceKeyOf, waitingFor } from '../support/backlog.ts'
 import { Client, idOf } from '../support/client.ts'
 import { type TestCluster, testCluster } from '../support/cluster.ts'
+import { FakeTime } from '../support/faketime.ts'
 import { messageTo, post } from '../support/http-frames.ts'
 
 const before = process.env.SEALPOST_TEST_NODES
@@ -77,4 +78,20 @@ describe('two nodes named', () => {
       two.loses = () => false
     },
   )
+
+  it('unlinked at one node, a token that another remembers opens nothing there any more [T-2]', async () => {
+    // What a node remembers lasts 5 s of its time, which stands still here: only being told ends it.
+    const own = await testCluster({ nodes: 2, proxied: false, db: cluster.db, time: new FakeTime() })
+    try {
+      const [one, two] = [own.nodes[0]!, own.nodes[1]!]
+      const bob = await Client.register(one)
+      const phone = await bob.link()
+      const knock = async (): Promise<number> => (await two.from(phone).get('/v1/devices')).status
+      expect(await knock()).toBe(200)
+      expect((await bob.delete(`/v1/devices/${phone.deviceId}`)).status).toBeLessThan(300)
+      while ((await knock()) !== 401);
+    } finally {
+      await own.close()
+    }
+  })
 })

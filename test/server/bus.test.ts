@@ -91,7 +91,7 @@ const EVERY: [Hint, Channel | null][] = [
   ],
   [{ kind: 'lookAgain', deviceKey: 7 }, 'device:7'],
   [{ kind: 'takenOver', deviceKey: 7, epoch: Number.MAX_SAFE_INTEGER }, 'device:7'],
-  [{ kind: 'unlinked', deviceKey: Number.MAX_SAFE_INTEGER }, `device:${Number.MAX_SAFE_INTEGER}`],
+  [{ kind: 'unlinked', deviceKey: Number.MAX_SAFE_INTEGER }, null],
   [
     {
       kind: 'handed',
