@@ -8,6 +8,7 @@ import { peerOf, titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
 import { draftOf, failedIn, type Intent, isMember, openChat } from './model.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
+import { RequestActions } from './request-actions.ts'
 import { SelfActions } from './self-actions.ts'
 import { TrustActions } from './trust-actions.ts'
 import { helpLines } from './welcome.ts'
@@ -19,6 +20,7 @@ export class Actions {
   private readonly messenger: Messenger
   private readonly finder: Finder
   private readonly groups: GroupActions
+  private readonly requests: RequestActions
   private readonly trust: TrustActions
   private readonly devices: DeviceActions
   private readonly self: SelfActions
@@ -28,6 +30,7 @@ export class Actions {
     this.messenger = messenger
     this.finder = new Finder(messenger)
     this.groups = new GroupActions(messenger, this.finder)
+    this.requests = new RequestActions(messenger, this.finder)
     this.trust = new TrustActions(messenger, this.finder)
     this.devices = new DeviceActions(messenger)
     this.self = new SelfActions(messenger)
@@ -110,6 +113,11 @@ export class Actions {
       chat: () => this.chat(first),
       retry: () => this.retry(),
       discard: () => this.discard(),
+      requests: () => this.requests.list(),
+      join: () => this.requests.join(),
+      decline: () => this.requests.decline(),
+      block: () => this.requests.block(words[0]),
+      unblock: () => this.requests.unblock(words[0]),
       group: () => this.groups.group(words),
       add: () => this.groups.add(words),
       remove: () => this.groups.remove(first),

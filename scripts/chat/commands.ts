@@ -14,6 +14,17 @@ export const COMMANDS = {
   chat: { usage: '<user>', about: 'open a conversation with somebody', section: 'Talking', least: 1, most: 1 },
   retry: { usage: '', about: 'send again what failed here (Ctrl+R)', section: 'Talking', least: 0, most: 0 },
   discard: { usage: '', about: 'give up what failed here', section: 'Talking', least: 0, most: 0 },
+  requests: { usage: '', about: 'who asks to talk to you, and whom you block', section: 'Talking', least: 0, most: 0 },
+  join: { usage: '', about: 'accept this conversation or invitation', section: 'Talking', least: 0, most: 0 },
+  decline: { usage: '', about: 'do not want it', section: 'Talking', least: 0, most: 0 },
+  block: {
+    usage: '[user]',
+    about: 'want nothing of somebody; they cannot tell',
+    section: 'Talking',
+    least: 0,
+    most: 1,
+  },
+  unblock: { usage: '[user]', about: 'end that', section: 'Talking', least: 0, most: 1 },
   group: {
     usage: '"<name>" <user> <user>…',
     about: 'make a group, three people or more',

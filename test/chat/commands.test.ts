@@ -31,7 +31,7 @@ describe('a line with a slash', () => {
 
 describe('while it is typed', () => {
   it('hints at what it may become', () => {
-    expect(hintsFor('/re')).toEqual(['retry', 'remove', 'rename', 'recovery', 'renew', 'receipts'])
+    expect(hintsFor('/re')).toEqual(['retry', 'requests', 'remove', 'rename', 'recovery', 'renew', 'receipts'])
     expect(hintsFor('/chat al')).toEqual(['chat'])
     expect(hintsFor('hello')).toEqual([])
     expect(hintsFor('/nothing at')).toEqual([])
