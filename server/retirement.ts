@@ -47,6 +47,7 @@ export async function retireDevices(
   await tx`delete from device_consumers where device_key = any(${keys}::bigint[])`
   await tx`delete from dead_letters where device_key = any(${keys}::bigint[])`
   await tx`delete from gaps where device_key = any(${keys}::bigint[])`
+  await tx`delete from stranger_deliveries where device_key = any(${keys}::bigint[])`
   await directory.remove(tx, keys)
   await tx`delete from devices where device_key = any(${keys}::bigint[])`
   await tx`delete from device_locks where device_key = any(${keys}::bigint[])`

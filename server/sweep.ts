@@ -52,6 +52,8 @@ export async function sweep({
     select message_id, device_key from dead_letters where message_id < ${forgottenBefore} limit ${ROWS_PER_SLICE})`,
   )
   if (stopped()) return { expired }
+  // Nothing of it can wait any more. [V-6.6]
+  await sql`delete from stranger_deliveries where put_at < ${new Date(nowMs - rememberedMs)}`
   await sql`delete from link_codes where expires_at < ${new Date(nowMs - DAY_MS)}`
   // Who has a message is counted as long as it is remembered: a day dropped before would let numbers fall. [G-3.3]
   await dropPartitions(sql, nowMs, rememberedMs)
