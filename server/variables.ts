@@ -191,7 +191,7 @@ export const VARIABLES = {
       'Connections sent away in a second, so that the other nodes do not get them all at once; more, if half of the grace period would not suffice.',
     example: '1000',
     unset: '1000',
-    schema: whole(1, 1e6, 1000),
+    schema: whole(10, 1e6, 1000),
   },
   SEALPOST_TRUSTED_PROXIES: {
     about:

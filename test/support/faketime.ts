@@ -22,6 +22,10 @@ export class FakeTime implements Time {
       this.plans = this.plans.filter((each) => each !== plan)
     }
   }
+  /** How long until something falls due; Infinity = nothing is planned. */
+  nextMs(): number {
+    return Math.min(...this.plans.map(({ atMs }) => atMs)) - this.nowMs
+  }
   /** Runs what falls due, in order. */
   advance(ms: number): void {
     const until = this.nowMs + ms

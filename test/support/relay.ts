@@ -2,7 +2,7 @@
 import { type Config, readConfig } from '../../server/config.ts'
 import { liftedRates } from '../../server/limits.ts'
 import { openObserve } from '../../server/observe.ts'
-import { type Clock, type Nodes, startRelay } from '../../server/start.ts'
+import { type Clock, type Leaving, type Nodes, startRelay } from '../../server/start.ts'
 import { systemTime, type Time } from '../../server/time.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
 import { nodesWanted, spreadOver } from './spread.ts'
@@ -22,12 +22,20 @@ export type TestRelay = {
   close(): Promise<void>
 }
 
-type Options = { config?: Partial<Config>; db?: TestDatabase; clock?: Clock; time?: Time; nodes?: Nodes }
+type Options = {
+  config?: Partial<Config>
+  db?: TestDatabase
+  clock?: Clock
+  time?: Time
+  nodes?: Nodes
+  leaving?: Leaving
+}
 
 /**
  * Several nodes behind one address, where SEALPOST_TEST_NODES says so: see spread.ts.
  * @param options.config changes to what an empty environment gives without limits. @param options.db for a second node or a restart.
  * @param options.time clock and timers of what is gathered. @param options.nodes what several nodes have in common.
+ * @param options.leaving clock, timers and chance of close(); the machine's unless given.
  */
 export async function testRelay(options: Options = {}): Promise<TestRelay> {
   const db = options.db ?? (await testDatabase())
@@ -64,8 +72,8 @@ async function startOne(options: Options, db: TestDatabase, logged: string[]): P
     ...options.config,
   }
   const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
-  const { clock, time, nodes } = options
-  const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }) }
+  const { clock, time, nodes, leaving } = options
+  const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }), ...(leaving && { leaving }) }
   const relay = await startRelay(config, { databaseUrl: db.url, observe, ...more })
   return {
     url: relay.url,
