@@ -4,20 +4,16 @@ import { createServer } from 'node:net'
 import { resolve } from 'node:path'
 import { type Config, readConfig, StartError } from './config.ts'
 import { describeDatabase, prepareDatabase } from './database-check.ts'
+import { Machine } from './machine.ts'
 import { describeRedis, joinNodes } from './nodes.ts'
-import { type Observe, openObserve } from './observe.ts'
-import { type Postgres, startPostgres } from './postgres.ts'
+import { openObserve } from './observe.ts'
+import { startPostgres } from './postgres.ts'
 import { startRelay } from './start.ts'
-
-// npm passes Ctrl-C on although the terminal already sent it to everybody: two within this time are one, milliseconds.
-const SAME_SIGNAL_MS = 500
-
-type Closable = { close(): Promise<void> }
 
 async function main(): Promise<void> {
   const config = readConfig()
   const observe = openObserve(config.log)
-  const machine = new Machine(observe)
+  const machine = new Machine(observe, config.drain.graceMs)
   try {
     await checkPort(config)
     const nodes = config.redis ? await machine.join(joinNodes(config.redis, observe)) : null
@@ -33,78 +29,6 @@ async function main(): Promise<void> {
     await machine.release()
     observe.flush()
     throw error
-  }
-}
-
-/** What runs in this process: taken down in order, once, whatever the reason. */
-class Machine {
-  stopping = false
-  #postgres: Promise<Postgres> | null = null
-  #relay: Promise<Closable> | null = null
-  #nodes: Promise<Closable> | null = null
-  #stoppingSince = 0
-  readonly #observe: Observe
-
-  constructor(observe: Observe) {
-    this.#observe = observe
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => this.#signalled(signal))
-    for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-      process.on(event, (error: unknown) => {
-        observe.log.fatal({ err: error }, 'the relay ends because of a defect')
-        void this.#down(1)
-      })
-    }
-  }
-
-  /** @returns the URL once it is up. */
-  async keep(starting: Promise<Postgres>): Promise<string> {
-    this.#postgres = starting
-    const { url, died } = await starting
-    void died.then(() => {
-      this.#observe.log.fatal('the embedded PostgreSQL ended by itself: see postgres.log in the data directory')
-      void this.#down(1)
-    })
-    return url
-  }
-
-  join<Nodes extends Closable>(joining: Promise<Nodes>): Promise<Nodes> {
-    this.#nodes = joining
-    return joining
-  }
-
-  serve<Relay extends Closable>(starting: Promise<Relay>): Promise<Relay> {
-    this.#relay = starting
-    return starting
-  }
-
-  #signalled(signal: string): void {
-    if (!this.stopping) {
-      this.#observe.log.info({ signal }, 'stopping')
-      void this.#down(0)
-    } else if (Date.now() - this.#stoppingSince > SAME_SIGNAL_MS) {
-      // PostgreSQL is not left behind: its guard sees this process end.
-      this.#observe.flush()
-      process.exit(1)
-    }
-  }
-
-  async #down(code: number): Promise<void> {
-    if (this.stopping) return
-    this.stopping = true
-    this.#stoppingSince = Date.now()
-    await this.release().catch((error: unknown) => this.#observe.log.error({ err: error }, 'stopping went wrong'))
-    this.#observe.flush()
-    process.exit(code)
-  }
-
-  /** Drains the relay, then leaves the other nodes and stops PostgreSQL; what is still starting is waited for. */
-  async release(): Promise<void> {
-    const relay = await this.#relay?.catch(() => null)
-    await relay?.close().catch((error: unknown) => this.#observe.log.error({ err: error }, 'draining went wrong'))
-    const nodes = await this.#nodes?.catch(() => null)
-    await nodes?.close()
-    const postgres = await this.#postgres?.catch(() => null)
-    await postgres?.stop()
   }
 }
 

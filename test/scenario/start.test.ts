@@ -1,6 +1,7 @@
 // `npm start` as an operator meets it: one clear line when it cannot, nothing left behind when it ends, data kept.
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, inject, test } from 'vitest'
@@ -46,6 +47,19 @@ const post = (url: string, body: unknown) =>
 const register = async (url: string, device: TestDevice, oneTime = 1) =>
   (await post(`${url}/v1/accounts`, enrolmentJson(device, REALM, { oneTime, kyberOneTime: 0 }))).status
 
+/** A client that waits at a WebSocket and never says a word, also not when it is told goodbye. */
+async function mute(url: string): Promise<Socket> {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  socket.on('error', () => {})
+  socket.write(
+    `GET /v1/provisioning/${'A'.repeat(22)} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+      'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+  )
+  expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1.1 101/)
+  return socket
+}
+
 test('it says where it listens and what to try; Ctrl-C stops relay and database with exit code 0', async () => {
   const relay = start()
   const url = await up(relay)
@@ -53,10 +67,15 @@ test('it says where it listens and what to try; Ctrl-C stops relay and database 
   expect(relay.stdout()).toMatch(/ws:\/\/127\.0\.0\.1:\d+\/v1\/ws/)
   expect(relay.stdout()).toContain('npm run demo')
   expect(relay.stdout()).toContain(dataDir)
+  const client = await mute(url)
+  const goodbye = once(client, 'data')
   relay.kill('SIGINT')
   // npm passes a terminal's Ctrl-C on a second time: still an orderly end.
   relay.kill('SIGINT')
+  // A close frame with 1001.
+  expect(((await goodbye)[0] as Buffer).subarray(0, 4)).toEqual(Buffer.from([0x88, 12, 0x03, 0xe9]))
   expect(await relay.ended).toBe(0)
+  client.destroy()
   expect(processesWith(dataDir)).toEqual([])
   expect(relay.stderr()).not.toContain('"level":50')
 })
@@ -160,6 +179,18 @@ test('a wrong password is one clear line that does not repeat it', async () => {
   const relay = start({ DATABASE_URL: url.href })
   expect(await relay.ended).toBe(1)
   expect(relay.stderr()).toMatch(/^sealpost: PostgreSQL at \S+ refused the password of DATABASE_URL\n$/)
+})
+
+test('what hangs does not outlive the grace period: exit code 1, and no database process is left', async () => {
+  const relay = start({ SEALPOST_GRACE_SECONDS: '1' })
+  await up(relay)
+  const [postmaster] = processesWith(`-D ${join(dataDir, 'postgres')} `)
+  process.kill(postmaster!, 'SIGSTOP')
+  relay.kill('SIGTERM')
+  expect(await relay.ended).toBe(1)
+  expect(relay.stderr()).toContain('not everything ended within the grace period')
+  process.kill(postmaster!, 'SIGCONT')
+  await until(() => processesWith(dataDir).length === 0)
 })
 
 test('a second Ctrl-C ends it at once, and still leaves no database process', async () => {
