@@ -128,12 +128,18 @@ export class Device {
 
   /** The direct conversation with a user, who accepts it, if he is a device of the kit. [V-6.1] */
   async direct(peer: { userId: string }, more: object = {}): Promise<string> {
+    const conversation = await this.request(peer, more)
+    await agreed([peer], conversation)
+    return conversation
+  }
+
+  /** The same, and he is not asked: enough for ten messages and for each other's keys. [V-6.2] [K-4.8] */
+  async request(peer: { userId: string }, more: object = {}): Promise<string> {
     const answer = ok(
       await this.post('/v1/conversations', { kind: 'direct', user_id: peer.userId, ...more }),
       [200, 201],
     )
     this.conversations.push(answer.body.conversation_id)
-    await agreed([peer], answer.body.conversation_id)
     return answer.body.conversation_id
   }
 

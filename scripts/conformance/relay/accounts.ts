@@ -27,6 +27,7 @@ export const accountChecks: Check<Kit>[] = [
       same(device_id, 1, 'as device_id')
       hold(/^[A-Za-z0-9_-]{43}$/.test(device_secret), '43 characters of base64url', device_secret.length)
       const other = await kit.user()
+      await other.request({ userId: user_id })
       const bundle = ok(await other.get(`/v1/keys/${user_id}/1`), 200).body
       same(
         [bundle.identity_key, bundle.devices[0].registration_id],

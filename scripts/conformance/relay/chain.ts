@@ -48,6 +48,8 @@ export const chainChecks: Check<Kit>[] = [
     async run(kit) {
       const [alice, bob, carol, dave] = (await kit.users(4)) as [Device, Device, Device, Device]
       const laptop = await bob.link()
+      // Whoever does not know the admin would be invited only. [V-6.4]
+      for (const each of [bob, carol, dave]) await alice.direct(each)
       const sockets = await Promise.all([alice, bob, laptop, carol].map((each) => each.live()))
       const [a, b, l, c] = sockets as [Socket, Socket, Socket, Socket]
       const d = await dave.live()

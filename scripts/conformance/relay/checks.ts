@@ -18,6 +18,7 @@ import { presenceChecks } from './presence.ts'
 import { provisioningChecks } from './provisioning.ts'
 import { queueChecks } from './queue.ts'
 import { quotaChecks } from './quota.ts'
+import { rateChecks } from './rates.ts'
 import { receiptChecks } from './receipts.ts'
 import { recoveryChecks } from './recovery.ts'
 import { scopeChecks } from './scope.ts'
@@ -35,6 +36,7 @@ export const relayChecks: readonly Check<Kit>[] = [
   ...scopeChecks,
   ...queueChecks,
   ...quotaChecks,
+  ...rateChecks,
   ...chainChecks,
   ...memberChecks,
   ...conversationChecks,

@@ -261,7 +261,10 @@ export const connectionChecks: Check<Kit>[] = [
         () => 'no token',
       )
       same(again, 'no token', 'for its secret')
-      const bundle = await (await kit.user()).get(`/v1/keys/${alice.userId}/${laptop.deviceId}`)
+      const other = await kit.user()
+      await other.request(alice)
+      ok(await other.get(`/v1/keys/${alice.userId}/1`), 200)
+      const bundle = await other.get(`/v1/keys/${alice.userId}/${laptop.deviceId}`)
       same(bundle.status, 404, 'for its bundle, HTTP')
       return '4401, then 401 for its token, no token for its secret, no bundle'
     },

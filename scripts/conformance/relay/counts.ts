@@ -12,13 +12,14 @@ export const countChecks: Check<Kit>[] = [
     title: 'counts are explicit, 0 included; KeysLow comes when a claim leaves fewer than 20',
     async run(kit) {
       const device = await kit.fresh({ oneTime: 20, kyberOneTime: 21 })
+      const other = await kit.user()
+      await other.request(device)
       const socket = await device.live()
       same(
         [socket.hello.prekeyCounts?.ecOneTime, socket.hello.prekeyCounts?.kyberOneTime],
         [20, 21],
         'in Hello, as counts',
       )
-      const other = await kit.user()
       ok(await other.get(`/v1/keys/${device.userId}/1`), 200)
       const low = await socket.next('keysLow')
       same([low.counts?.ecOneTime, low.counts?.kyberOneTime], [19, 20], 'in KeysLow, as counts')
@@ -42,8 +43,9 @@ export const countChecks: Check<Kit>[] = [
       'the last-resort key leaves when nothing else is left, is said to be used, and stays so until a new one comes',
     async run(kit) {
       const device = await kit.fresh({ oneTime: 0, kyberOneTime: 1 })
-      const socket = await device.live()
       const others = await kit.users(2)
+      for (const each of others) await each.request(device)
+      const socket = await device.live()
       const kyber = async (by: Device) =>
         ok(await by.get(`/v1/keys/${device.userId}/1`), 200).body.devices[0].kyber_prekey
       same((await kyber(others[0]!)).key_id, 2, 'at first, as Kyber key')

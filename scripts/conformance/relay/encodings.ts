@@ -95,7 +95,9 @@ export const encodingChecks: Check<Kit>[] = [
       })
       const { one_time } = ok(await upload(device, oneTime(a!, largest)), 200).body
       same(one_time, { count: 2, oldest_id: 0, highest_id: 2 ** 31 - 1 }, 'as one_time')
-      const bundle = ok(await (await kit.user()).get(`/v1/keys/${device.userId}/1`), 200).body
+      const other = await kit.user()
+      await other.request(device)
+      const bundle = ok(await other.get(`/v1/keys/${device.userId}/1`), 200).body
       same(bundle.devices[0].one_time_prekey?.key_id, 0, 'as one-time key of the first bundle')
       return 'id 0 taken and handed out first; −1, 2^31 and 1.5 refused'
     },

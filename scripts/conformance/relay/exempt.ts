@@ -16,7 +16,6 @@ export const relayExempt: Record<string, Exempt> = {
   'S-4.5': client(),
   'S-4.6': client(),
   'S-7.1': client(),
-  'S-9.4': unseen('how much a user may send is the operator’s to set; what a client does then is in the client part'),
   'S-9.5': unseen('an overload cannot be asked for; what a client does then is in the client part'),
   'S-9.6': client(),
   'Q-2.5': client(),

@@ -8,6 +8,7 @@ import { call, type Device } from '../device.ts'
 import { type Answer, ok, statusOf } from '../http.ts'
 import { type ClientBody, codeIn, type Envelope, kindOf, type ServerFrame, signalMessage, v1 } from '../socket.ts'
 import type { Kit } from '../world.ts'
+import { crowd } from './crowd.ts'
 
 const PROTOBUF = { 'Content-Type': 'application/x-protobuf' }
 
@@ -130,12 +131,9 @@ export const frameOverHttpChecks: Check<Kit>[] = [
     clauses: ['C-9.3', 'Q-7'],
     title: 'an Ack by POST is committed, frees the window of the device’s connection and displaces nobody',
     async run(kit) {
-      const { bob, conversation, a, b } = await kit.pair()
-      const window = b.hello.limits?.windowMessages ?? 256
-      const requests = Array.from({ length: window + 5 }, () =>
-        a.write({ signalMessage: signalMessage(conversation, [bob.to(8)]) }),
-      )
-      for (const request of requests) same(kindOf(await a.answer(request)), 'messageAccepted', 'as answer')
+      const window = (await (await kit.user()).live()).hello.limits?.windowMessages ?? 256
+      const { bob, b, send } = await crowd(kit, window + 5)
+      await send(window + 5)
       const came: Envelope[] = []
       while (came.length < window) came.push(await b.message())
       same(

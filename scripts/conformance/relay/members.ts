@@ -18,6 +18,7 @@ export const memberChecks: Check<Kit>[] = [
       alice.conversations.push(id)
       const again = await bob.post('/v1/conversations', { kind: 'direct', user_id: alice.userId })
       same([again.status, again.body.conversation_id], [200, id], 'from the other side')
+      ok(await bob.post(`${at(id)}/accept`), 200)
       const { body } = await alice.get(at(id))
       same(
         [body.kind, Object.keys(rolesIn({ body } as Answer)).sort(), body.peer_user_id],
@@ -133,6 +134,7 @@ export const memberChecks: Check<Kit>[] = [
       'who was removed may be added again, as a member; repeated changes are CONFLICT, unknown users INVALID_REQUEST',
     async run(kit) {
       const { alice, bob, carol, group } = await trio(kit)
+      await alice.direct(bob)
       ok(await alice.patch(`${at(group)}/members/${bob.userId}`, { role: 'admin' }), 200)
       refused(
         await alice.patch(`${at(group)}/members/${bob.userId}`, { role: 'admin' }),

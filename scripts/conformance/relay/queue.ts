@@ -5,6 +5,7 @@ import type { Device } from '../device.ts'
 import { ok } from '../http.ts'
 import { codeIn, type Envelope, kindOf, type Socket, signalMessage } from '../socket.ts'
 import type { Kit } from '../world.ts'
+import { crowd, hex } from './crowd.ts'
 
 const ids = (envelopes: Envelope[] | null | undefined) => (envelopes ?? []).map((each) => each.messageId)
 const sequences = (envelopes: Envelope[] | null | undefined) => (envelopes ?? []).map((each) => each.sequence ?? 0)
@@ -74,7 +75,7 @@ export const queueChecks: Check<Kit>[] = [
     title: 'sequences begin at 1 and have no gaps, system events among them, and stay when they come again',
     async run(kit) {
       const [alice, bob] = [await kit.user(), await kit.fresh()]
-      const conversation = await alice.direct(bob)
+      const conversation = await alice.request(bob)
       const a = await alice.live()
       await flood(a, bob, conversation, 5)
       const socket = await bob.connect()
@@ -120,10 +121,12 @@ export const queueChecks: Check<Kit>[] = [
     clauses: ['Q-3', 'Q-3.1', 'Q-3.2', 'Q-4', 'Q-4.1', 'Q-4.3', 'L-1'],
     title: 'pages: a cursor that is no ack, the limit, has_more, the largest page',
     async run(kit) {
-      const { bob, conversation, a, b } = await kit.pair()
+      const most = (await (await kit.user()).live()).hello.limits?.pageMessages ?? 100
+      const { bob, b, send } = await crowd(kit, most + 10)
       await b.close()
-      const most = a.hello.limits?.pageMessages ?? 100
-      const sent = await flood(a, bob, conversation, most + 10)
+      const accepted = await send(most + 10)
+      const sent = ids(await (await bob.connect()).readAll()) as Uint8Array[]
+      same(sent.map(hex).sort(), [...accepted].sort(), 'as what waits')
       const socket = await bob.connect()
       const page = await socket.sync(null, 7)
       same([ids(page.messages), page.hasMore], [sent.slice(0, 7), true], 'with limit 7')
@@ -147,9 +150,9 @@ export const queueChecks: Check<Kit>[] = [
     clauses: ['Q-3.3'],
     title: 'a second SyncRequest while one is being answered is CONFLICT',
     async run(kit) {
-      const { bob, conversation, a, b } = await kit.pair()
+      const { bob, b, send } = await crowd(kit, 100)
       await b.close()
-      await flood(a, bob, conversation, 100)
+      await send(100)
       const socket = await bob.connect()
       const [first, second] = [socket.write({ syncRequest: {} }), socket.write({ syncRequest: {} })]
       same(kindOf(await socket.answer(first)), 'syncResponse', 'for the first')
@@ -223,25 +226,27 @@ export const queueChecks: Check<Kit>[] = [
     clauses: ['Q-7', 'L-1'],
     title: 'with a full window nothing more comes live; each ack of whichever id makes room',
     async run(kit) {
-      const { bob, conversation, a, b } = await kit.pair()
-      const window = b.hello.limits?.windowMessages ?? 256
+      const window = (await (await kit.user()).live()).hello.limits?.windowMessages ?? 256
       if (window > 2000) throw new NotRun(`the window is ${window} here`)
-      const sent = await flood(a, bob, conversation, window + 20)
+      const { b, send } = await crowd(kit, window + 20)
+      const sent = await send(window + 20)
       const arrived: Envelope[] = []
       while (arrived.length < window) arrived.push(await b.message())
       await b.fence()
       const more = b.envelopes().length
       same(more, 0, `beyond the window of ${window}, as envelopes`)
       // Not from the beginning: the window is no range.
-      await b.ack(...sent.slice(100, 110))
+      await b.ack(...ids(arrived).slice(100, 110))
       for (let at = 0; at < 10; at++) arrived.push(await b.message())
-      same(ids(arrived), sent.slice(0, window + 10), 'as what came')
+      same(sequences(arrived), count(arrived[0]!.sequence ?? 0, window + 10), 'as sequences of what came')
+      const known = arrived.filter((each) => sent.has(hex(each.messageId)))
+      same(known.length, window + 10, 'of what came, as what was sent')
       await b.fence()
       same(b.envelopes().length, 0, 'after 10 more, as envelopes')
       await b.ack(...ids(arrived))
       for (let at = 0; at < 10; at++) await b.message()
       await b.drain()
-      return `${window} of ${sent.length}, 10 more after acks from the middle, then the rest`
+      return `${window} of ${sent.size}, 10 more after acks from the middle, then the rest`
     },
   },
   {

@@ -82,6 +82,7 @@ export const uploadChecks: Check<Kit>[] = [
     async run(kit) {
       const device = await kit.fresh()
       const other = await kit.user()
+      await other.request(device)
       const before = await stock(device)
       const again = ok(
         await upload(device, { ...signed(device.published.signed), ...lastResort(device.published.lastResort!) }),
@@ -156,6 +157,7 @@ export const uploadChecks: Check<Kit>[] = [
     async run(kit) {
       const device = await kit.fresh({ oneTime: 0, kyberOneTime: 0 })
       const others = await kit.users(2)
+      for (const each of others) await each.request(device)
       const [ecs, kybers] = [device.keys.oneTime(100, 2), device.keys.kybers(100, 2)]
       const json = { ...oneTime(...ecs), ...kyberOneTime(...kybers) }
       ok(await upload(device, json), 200)
