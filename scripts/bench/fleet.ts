@@ -21,8 +21,8 @@ async function freePort(): Promise<number> {
 
 export type Bench = { url: string; realm: string; pid: number; dataDir: string; stop(): Promise<void> }
 
-/** Starts `npm start`'s relay in a temporary data directory; `stop` removes both. */
-export async function startBench(): Promise<Bench> {
+/** Starts `npm start`'s relay in a temporary data directory; `stop` removes both. @param more variables, for one node of several. */
+export async function startBench(more: Record<string, string> = {}): Promise<Bench> {
   const port = await freePort()
   const realm = 'https://bench.test'
   const dataDir = mkdtempSync(join(tmpdir(), 'sealpost-bench-'))
@@ -35,6 +35,7 @@ export async function startBench(): Promise<Bench> {
     SEALPOST_REALM: realm,
     SEALPOST_LOG_LEVEL: 'warn',
     SEALPOST_LOG_FORMAT: 'json',
+    ...more,
     // What one machine does, not what one user may; a limit that is set for the run stays.
     SEALPOST_STRANGERS: 'open',
     SEALPOST_LIMIT_MESSAGES: process.env.SEALPOST_LIMIT_MESSAGES ?? 'off',

@@ -34,6 +34,8 @@ type Options = {
   rate?: number
   bytes?: number
   intervalSeconds?: number
+  /** The node of the receivers; the senders' unless said. */
+  receiversUrl?: string
 }
 
 /** Runs the load over these pairs, a to b. Everything outstanding has arrived when it returns. */
@@ -55,7 +57,7 @@ export async function runMessages(url: string, pairs: Pair[], options: Options):
     const flush = (): void => {
       if (pendingAcks.length > 0) receiver.send(ackFrame(pendingAcks.splice(0)))
     }
-    const receiver = await open(url, b.token, {
+    const receiver = await open(options.receiversUrl ?? url, b.token, {
       envelope(messageId, content) {
         if (content.length === bytes) deliver.push(performance.now() - content.readDoubleBE(0))
         delivered++
