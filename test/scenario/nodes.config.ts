@@ -2,13 +2,16 @@
 // (../support/spread.ts). SEALPOST_TEST_NODES=3 makes it three. A short form is in `npm test`: across.test.ts.
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
-import { notForNodes } from '../support/not-for-nodes.ts'
+import { notForNodes, notTold } from '../support/not-for-nodes.ts'
+
+const literally = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 export default defineConfig({
   root: fileURLToPath(new URL('../..', import.meta.url)),
   test: {
     include: ['test/scenario/*.test.ts'],
     exclude: Object.keys(notForNodes),
+    testNamePattern: new RegExp(`^(?!.*(${Object.keys(notTold).map(literally).join('|')}))`),
     globalSetup: ['test/support/postgres.ts'],
     env: { SEALPOST_TEST_NODES: process.env.SEALPOST_TEST_NODES ?? '2' },
     pool: 'forks',

@@ -5,7 +5,7 @@ import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
 import type { Client, ServerFrame } from './client.ts'
 import type { TestRelay } from './relay.ts'
-import { requestUrl } from './spread.ts'
+import { homeUrl, requestUrl } from './spread.ts'
 
 const v1 = sealpost.v1
 
@@ -79,7 +79,7 @@ export async function postAck(who: Who, ...messageIds: (Uint8Array | null | unde
 
 /** Asks for what waits. @param query as it stands in the URL. */
 export async function poll({ url, token }: Who, query = '', signal?: AbortSignal): Promise<Polled> {
-  const answer = await fetch(`${requestUrl(url)}/v1/deliveries${query && `?${query}`}`, {
+  const answer = await fetch(`${homeUrl(url, token)}/v1/deliveries${query && `?${query}`}`, {
     headers: { Authorization: `Bearer ${token}` },
     ...(signal && { signal }),
   })

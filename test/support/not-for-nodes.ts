@@ -1,4 +1,4 @@
-// Stories that `npm run test:nodes` leaves out, each with its reason.
+// What `npm run test:nodes` leaves out, each with its reason: files, and single stories of others.
 
 /** Path → why it makes no sense, or no difference, with two nodes behind one address. */
 export const notForNodes: Record<string, string> = {
@@ -17,4 +17,12 @@ export const notForNodes: Record<string, string> = {
   'test/scenario/start.test.ts': 'is about the start of one process; with Redis it is test/server/config.test.ts',
   'test/scenario/explain.test.ts': 'asks PostgreSQL about statements; no relay runs',
   'test/scenario/races-hunt.test.ts': 'has two nodes of its own already, without sockets',
+}
+
+/** Part of a test's name → why. */
+export const notTold: Record<string, string> = {
+  "another device's: an unlinked device's token":
+    'wants the other node to know within the same moment; across.test.ts has it, by hint, and identity.test.ts within 5 s',
+  'polls that wait are connections: past the limit OVERLOADED': 'counts the connections of one node',
+  'a relay that goes away sends polls home': 'goes on asking the node that went, whose neighbour answers',
 }

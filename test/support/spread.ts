@@ -29,6 +29,16 @@ export function requestUrl(url: string): string {
   return spread ? spread.urls[spread.request++ % spread.urls.length]! : url
 }
 
+/** The addresses of all that this one stands for. */
+export const allUrls = (url: string): string[] => spreads.get(url)?.urls ?? [url]
+
+/** The node a device is at home on: where a balancer that looks at devices takes all it asks. */
+export function homeUrl(url: string, token: string): string {
+  const place = socketUrl(url, token)
+  place.closed()
+  return place.url
+}
+
 /** @param token names the device; null is nobody's. @returns the address of its next socket, and what to call when that is closed. */
 export function socketUrl(url: string, token: string | null): { url: string; closed(): void } {
   const spread = spreads.get(url)
