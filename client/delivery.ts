@@ -8,6 +8,7 @@ import { Unreachable } from './http.ts'
 import { changeMessage, type Message } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
 import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
+import { Pace } from './pace.ts'
 import { noteAnswered } from './ratchet.ts'
 import { type Sealer, Unsendable } from './send.ts'
 import { noteSent } from './sentlog.ts'
@@ -33,6 +34,7 @@ export class Delivery {
   private readonly sealer: Sealer
   private readonly fail: (error: unknown) => void
   private readonly known: (messageId: string) => void
+  private readonly pace: Pace
   /** Conversations that are being worked on. */
   private readonly lanes = new Map<string, Promise<void>>()
 
@@ -42,6 +44,7 @@ export class Delivery {
     this.sealer = sealer
     this.fail = fail
     this.known = known
+    this.pace = new Pace(core.time)
   }
 
   /** Looks for work, everywhere or in one conversation; harmless at any time. */
@@ -90,7 +93,9 @@ export class Delivery {
         if (row.recipients === null) row = await this.sealer.seal(row)
         // Everybody it was for is gone.
         if (row.to && row.recipients?.length === 0) return core.storage.transaction((tx) => removeRow(tx, row))
-        return this.accepted(row, await this.transmit(row))
+        const ready = row
+        const answer = await this.pace.run(() => this.inItsTurn(ready))
+        return answer ? this.accepted(row, answer) : undefined
       } catch (error) {
         const waitMs = this.afterError(error, attempt)
         if (waitMs === null) {
@@ -136,6 +141,12 @@ export class Delivery {
     if (['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE'].includes(error.code)) return Math.max(error.retryAfterMs, 500)
     if (error.code === 'INTERNAL' && attempt === 0) return RETRY_AFTER_MS[0]!
     throw new Failed(error.code)
+  }
+
+  /** null: given up or accepted while it waited. */
+  private async inItsTurn(row: OutboxRow): Promise<NonNullable<ServerFrame['messageAccepted']> | null> {
+    if (!this.core.connection.isLive) throw new Disconnected('the connection ended meanwhile')
+    return this.core.storage.transaction((tx) => rowAt(tx, row.place)) ? this.transmit(row) : null
   }
 
   private async transmit(row: OutboxRow): Promise<NonNullable<ServerFrame['messageAccepted']>> {

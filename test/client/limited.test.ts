@@ -1,6 +1,8 @@
 // A relay that limits sends, as the SDK's user meets it: later, in order, and nothing else. [S-9.4] [S-9.5]
+import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { liftedRates } from '../../server/limits.ts'
+import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { joined, quiet, say, shown, texts } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
@@ -28,3 +30,45 @@ it('what is refused is sent again when it may, the same bytes once accepted, and
   expect(sends.length).toBeGreaterThan(new Set(sends).size)
   expect(new Set(sends).size).toBeGreaterThanOrEqual(7)
 })
+
+it('however many conversations wait, after a refusal one message asks whether it may, and no other', async () => {
+  const narrow = await testRelay({
+    config: { limits: { ...liftedRates(), messages: [{ burst: 3, everyMs: 3_600_000 }] } },
+  })
+  const [wire, time] = [new Tamper(), new FakeTime()]
+  let refused = 0
+  let answered = 0
+  // As if an hour were over sooner than the relay thinks: it refuses again.
+  wire.frames = (frame) => {
+    if (frame.messageAccepted || frame.error) answered++
+    if (frame.error?.retryAfterMs) {
+      frame.error.retryAfterMs = 2000
+      refused++
+    }
+    return [frame]
+  }
+  const [alice, bob, carol] = [
+    await joined(narrow, { transport: wire, time }),
+    await joined(narrow),
+    await joined(narrow),
+  ]
+  const sends = () => wire.sent.filter((each) => each.signalMessage).length
+  const chats: string[] = []
+  for (let at = 0; at < 12; at++) chats.push(await alice.conversations.group([bob.userId, carol.userId]))
+  for (const chat of chats) alice.send(chat, { text: 'hello' })
+  while (refused === 0 || sends() > answered) await wire.heard()
+  const before = sends()
+  for (let asked = 1; asked <= 3; asked++) {
+    const told = refused
+    // Whoever was refused has planned to wait by then.
+    await setImmediate()
+    time.advance(2000)
+    while (refused === told) await wire.heard()
+    expect(sends()).toBe(before + asked)
+  }
+  const closed = alice.close()
+  // What still waits learns that it is over when its time comes.
+  time.advance(60_000)
+  await Promise.all([closed, bob.close(), carol.close()])
+  await narrow.close()
+}, 20_000)

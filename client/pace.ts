@@ -1,0 +1,48 @@
+// How fast an account's sends may leave: at once, until the relay says that it was too much; then one at a time. [S-9.4] [S-9.5]
+import { RelayError } from '../proto/errors.ts'
+import { pause, type Time } from './time.ts'
+
+const WAIT_AT_LEAST_MS = 500
+/** So long after the last wait nobody was refused: all is well again. Longer than what others waited meanwhile takes to come back. */
+const CAREFUL_MS = 5000
+
+/**
+ * One for all conversations: with many of them, each waiting for itself, all would be refused again together, and who is refused too
+ * often is sent away for half a minute (4429).
+ */
+export class Pace {
+  private readonly time: Time
+  private untilMs = Number.NEGATIVE_INFINITY
+  private waiting = 0
+  private last: Promise<unknown> = Promise.resolve()
+
+  constructor(time: Time) {
+    this.time = time
+  }
+
+  /** Runs it, now or in its turn, and returns or throws what it does. A RATE_LIMITED or OVERLOADED holds all that follow back. */
+  async run<T>(send: () => Promise<T>): Promise<T> {
+    if (this.waiting === 0 && this.time.now() > this.untilMs + CAREFUL_MS) return this.watched(send)
+    this.waiting++
+    const turn = this.last.then(async () => {
+      while (this.time.now() < this.untilMs) await pause(this.time, this.untilMs - this.time.now())
+      return this.watched(send)
+    })
+    this.last = turn.catch(() => {})
+    try {
+      return await turn
+    } finally {
+      this.waiting--
+    }
+  }
+
+  private async watched<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await send()
+    } catch (error) {
+      if (error instanceof RelayError && (error.code === 'RATE_LIMITED' || error.code === 'OVERLOADED'))
+        this.untilMs = Math.max(this.untilMs, this.time.now() + Math.max(error.retryAfterMs, WAIT_AT_LEAST_MS))
+      throw error
+    }
+  }
+}
