@@ -131,8 +131,9 @@ it('what cannot be read, what does not belong, and what was lost is said in plac
 
   let spoil = true
   alice.wire.frames = (frame) => {
-    const content = frame.envelope?.ciphertext?.content
-    if (spoil && content && content.length > 100) {
+    for (const { ciphertext } of [frame.envelope ?? {}, ...(frame.syncResponse?.messages ?? [])]) {
+      const content = ciphertext?.content
+      if (!spoil || !content || content.length <= 100) continue
       spoil = false
       content[content.length - 9]! ^= 1
     }
@@ -146,8 +147,8 @@ it('what cannot be read, what does not belong, and what was lost is said in plac
 
   // A relay that swaps the ids: the content says where it belongs.
   alice.wire.frames = (frame) => {
-    const ciphertext = frame.envelope?.ciphertext
-    if (ciphertext?.clientMessageId) ciphertext.clientMessageId = new Uint8Array(16).fill(7)
+    for (const { ciphertext } of [frame.envelope ?? {}, ...(frame.syncResponse?.messages ?? [])])
+      if (ciphertext?.clientMessageId) ciphertext.clientMessageId = new Uint8Array(16).fill(7)
     return [frame]
   }
   await say(bob, conversation, 'moved')

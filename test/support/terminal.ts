@@ -75,7 +75,10 @@ export class Terminal {
       this.raw += text
       this.emulator.write(text, () => this.look())
     })
-    this.ended = once(this.child, 'close').then(([code]) => {
+    this.ended = once(this.child, 'close').then(async ([code]) => {
+      // The emulator reads behind what is written to it.
+      await new Promise<void>((resolve) => this.emulator.write('', resolve))
+      this.look()
       for (const each of this.waiting) each.reject(this.unseen(each.what, 'the program ended'))
       this.emulator.dispose()
       rmSync(this.directory, { recursive: true, force: true })
