@@ -17,8 +17,8 @@ export function configurationPage(): string {
   )
   return `# Configuration
 
-Environment variables are all there is; without any, \`npm start\` works. \`PORT\`, \`HOST\` and \`DATABASE_URL\` have the names every platform gives them, everything
-else starts with \`SEALPOST_\`. An empty variable counts as unset. A wrong value, or an unknown \`SEALPOST_\` variable, is one line on stderr and exit code 1.
+Environment variables are all there is; without any, \`npm start\` works. \`PORT\`, \`HOST\`, \`DATABASE_URL\`, \`REDIS_URL\` and \`WORKERS\` have the names they have everywhere,
+everything else starts with \`SEALPOST_\`. An empty variable counts as unset. A wrong value, or an unknown \`SEALPOST_\` variable, is one line on stderr and exit code 1.
 
 This page is written by \`npm run configuration\` from \`server/variables.ts\`.
 

@@ -37,6 +37,8 @@ export type Config = {
     /** Life of an undelivered envelope, milliseconds. [Q-8] */
     ttlMs: number
   }
+  /** Processes on this machine that share the port; 1 = this one alone. */
+  workers: number
   /** Open sockets of this node. */
   maxConnections: number
   /** Of them those of one user. [C-1.3] */
@@ -81,6 +83,10 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env, isTerminal = pr
     problems.push(`SEALPOST_REDIS_CLUSTER needs REDIS_URL; for example REDIS_URL=${VARIABLES.REDIS_URL.example}`)
   if (read.SEALPOST_REDIS_CLUSTER === 'no' && (read.REDIS_URL as string[] | undefined)?.[1])
     problems.push('SEALPOST_REDIS_CLUSTER=no does not fit several URLs in REDIS_URL; give one')
+  if (Number(read.WORKERS) > 1 && !env.REDIS_URL)
+    problems.push(
+      `WORKERS=${read.WORKERS} needs REDIS_URL, through which they know of each other; for example REDIS_URL=redis://127.0.0.1:6379`,
+    )
   const [pause, grace] = [Number(read.SEALPOST_DRAIN_PAUSE_SECONDS), Number(read.SEALPOST_GRACE_SECONDS)]
   if (pause > 0 && pause > grace / 2) {
     problems.push(
@@ -118,6 +124,7 @@ function assemble(values: Values, isTerminal: boolean): Omit<Config, 'limits'> {
       maxMessages: values.SEALPOST_QUEUE_MESSAGES,
       ttlMs: values.SEALPOST_QUEUE_TTL_DAYS * 24 * 3600 * 1000,
     },
+    workers: values.WORKERS,
     maxConnections: values.SEALPOST_MAX_CONNECTIONS,
     maxUserConnections: values.SEALPOST_MAX_USER_CONNECTIONS || Number.POSITIVE_INFINITY,
     drain: {

@@ -14,6 +14,7 @@ export class Machine {
   #relay: Promise<Closable> | null = null
   #nodes: Promise<Closable> | null = null
   #stoppingSince = 0
+  #wentWrong = false
   readonly #observe: Observe
   readonly #graceMs: number
 
@@ -69,7 +70,7 @@ export class Machine {
       this.#exit(1)
     }, this.#graceMs)
     await this.release().catch((error: unknown) => this.#observe.log.error({ err: error }, 'stopping went wrong'))
-    this.#exit(code)
+    this.#exit(this.#wentWrong ? 1 : code)
   }
 
   /** PostgreSQL is not left behind: its guard sees this process end. */
@@ -81,7 +82,10 @@ export class Machine {
   /** Drains the relay, then leaves the other nodes and stops PostgreSQL; what is still starting is waited for. */
   async release(): Promise<void> {
     const relay = await this.#relay?.catch(() => null)
-    await relay?.close().catch((error: unknown) => this.#observe.log.error({ err: error }, 'draining went wrong'))
+    await relay?.close().catch((error: unknown) => {
+      this.#wentWrong = true
+      this.#observe.log.error({ err: error }, 'draining went wrong')
+    })
     const nodes = await this.#nodes?.catch(() => null)
     await nodes?.close()
     const postgres = await this.#postgres?.catch(() => null)

@@ -9,6 +9,13 @@ import { describeRedis, joinNodes } from './nodes.ts'
 import { openObserve } from './observe.ts'
 import { startPostgres } from './postgres.ts'
 import { startRelay } from './start.ts'
+import { startWorkers } from './workers.ts'
+
+// Of the embedded PostgreSQL: what a relay takes (database.ts), and the rest for commands, backups and people.
+const CONNECTIONS_PER_RELAY = 25
+const CONNECTIONS_SPARE = 75
+
+type Serving = { url: string; close(): Promise<void> }
 
 async function main(): Promise<void> {
   const config = readConfig()
@@ -16,12 +23,15 @@ async function main(): Promise<void> {
   const machine = new Machine(observe, config.drain.graceMs)
   try {
     await checkPort(config)
-    const nodes = config.redis ? await machine.join(joinNodes(config.redis, observe)) : null
+    const isOne = config.workers === 1
+    const nodes = isOne && config.redis ? await machine.join(joinNodes(config.redis, observe)) : null
     if (machine.stopping) return
-    const url = config.databaseUrl ?? (await machine.keep(startPostgres({ dataDir: config.dataDir })))
+    const settings = { max_connections: String(config.workers * CONNECTIONS_PER_RELAY + CONNECTIONS_SPARE) }
+    const url = config.databaseUrl ?? (await machine.keep(startPostgres({ dataDir: config.dataDir, settings })))
     if (!machine.stopping) await prepareDatabase(url)
     if (machine.stopping) return
-    const relay = await machine.serve(startRelay(config, { databaseUrl: url, observe, ...(nodes && { nodes }) }))
+    const options = { databaseUrl: url, observe, ...(nodes && { nodes }) }
+    const relay = await machine.serve<Serving>(isOne ? startRelay(config, options) : startWorkers(config, options))
     if (!machine.stopping) process.stdout.write(welcome(config, relay.url, url))
   } catch (error) {
     // Whoever asked it to stop gets what he asked for, not a complaint that something was cut short.
@@ -64,6 +74,7 @@ const WHO = {
 
 function welcome(config: Config, url: string, databaseUrl: string): string {
   const place = config.databaseUrl ? describeDatabase(databaseUrl) : `embedded PostgreSQL in ${resolve(config.dataDir)}`
+  const workers = config.workers > 1 ? `  workers     ${config.workers}, all on this port\n` : ''
   return `
 Sealpost relays.
 
@@ -71,7 +82,7 @@ Sealpost relays.
   WebSocket   ${url.replace(/^http/, 'ws')}/v1/ws
   realm       ${config.realm}
   data        ${place}
-  nodes       ${config.redis ? `joined by ${describeRedis(config.redis)}` : 'this one only'}
+${workers}  nodes       ${config.redis ? `joined by ${describeRedis(config.redis)}` : 'this one only'}
   accounts    ${WHO[config.registration]}
 
 Try next, in another terminal:

@@ -2,7 +2,7 @@
 // Never content, keys, tokens or secrets (I16): events have fixed fields, and redaction is only the second line of defence.
 import { type Logger, pino } from 'pino'
 import pretty from 'pino-pretty'
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { ErrorCode } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Config } from './config.ts'
@@ -36,12 +36,18 @@ export type Events = {
   unauthorized(event: { where: string; address: string; code: ErrorCode }): void
 }
 
+/** Prometheus text exposition and its content type. */
+export type Exposition = { text: string; contentType: string }
+/** Plain values: it crosses process borders. */
+export type Snapshot = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
 export type Observe = {
   log: Log
   metrics: Metrics
   events: Events
-  /** Prometheus text exposition and its content type. */
-  exposition(): Promise<{ text: string; contentType: string }>
+  exposition(): Promise<Exposition>
+  /** The same before it is text, to be put together with others'. */
+  snapshot(): Promise<Snapshot>
   /** Writes what is still buffered. */
   flush(): void
 }
@@ -84,8 +90,11 @@ export function describeError(error: unknown): Record<string, unknown> {
   }
 }
 
-/** @param write receives whole lines instead of stderr: for tests. */
-export function openObserve(options: Config['log'] & { write?: (line: string) => void }): Observe {
+/**
+ * @param options.write receives whole lines instead of stderr: for tests.
+ * @param options.worker of several, this one's number: in every line, and a label of every metric.
+ */
+export function openObserve(options: Config['log'] & { write?: (line: string) => void; worker?: number }): Observe {
   const destination =
     options.format === 'pretty'
       ? pretty({
@@ -97,13 +106,14 @@ export function openObserve(options: Config['log'] & { write?: (line: string) =>
   const log = pino(
     {
       level: options.level,
-      base: null,
+      base: options.worker ? { worker: options.worker } : null,
       serializers: { err: describeError, error: describeError },
       redact: { paths: SECRET.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
     },
     options.write ? { write: options.write } : destination,
   )
   const registry = new Registry()
+  if (options.worker) registry.setDefaultLabels({ worker: String(options.worker) })
   const event =
     <Fields extends object>(level: 'debug' | 'info' | 'warn', name: string) =>
     (fields: Fields): void =>
@@ -124,6 +134,7 @@ export function openObserve(options: Config['log'] & { write?: (line: string) =>
       unauthorized: event('warn', 'unauthorized'),
     },
     exposition: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
+    snapshot: () => registry.getMetricsAsJSON(),
     flush: () => {
       // Not open yet means nothing was written.
       try {
@@ -131,6 +142,13 @@ export function openObserve(options: Config['log'] & { write?: (line: string) =>
       } catch {}
     },
   }
+}
+
+/** What several workers counted, each under its label: a sum would fall when one of them starts anew, and look like a leap. */
+export async function expositionOf(snapshots: Snapshot[]): Promise<Exposition> {
+  const all = snapshots.map((each) => each.map((metric) => ({ ...metric, aggregator: 'sum' as const })))
+  const registry = AggregatorRegistry.aggregate(all)
+  return { text: await registry.metrics(), contentType: registry.contentType }
 }
 
 function openMetrics(register: Registry) {

@@ -54,6 +54,8 @@ export type SocketOptions = {
   host: string
   /** 0 = any free port. */
   port: number
+  /** Other processes listen on the same port: the kernel gives each connection to one of them. */
+  sharesPort?: boolean | undefined
   routes: HttpRoute[]
   /** Anything no route matches. */
   notFound: HttpRoute['handle']
@@ -84,8 +86,10 @@ const bodies = {
 }
 /** From here on a body is a large one: only sends over HTTP are. [C-9.4] */
 const LARGE_BODY_BYTES = 1024 * 1024
-/** LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
+/** LIBUS_LISTEN_DEFAULT and LIBUS_LISTEN_EXCLUSIVE_PORT, which the typings have only as an enum. */
+const SHARED_PORT = 0
 const EXCLUSIVE_PORT = 1
+const LOOPBACK = '127.0.0.1'
 
 /**
  * Listens for HTTP and WebSocket on one port.
@@ -104,36 +108,37 @@ export async function listen(options: SocketOptions): Promise<Listener> {
   const fallback: HttpRoute = { method: 'GET', path: '/*', maxBodyBytes: 0, handle: options.notFound }
   app.any('/*', (response, request) => void respond(response, request, 0, fallback, serving))
 
-  return new Promise((resolve, reject) => {
-    // Exclusive: a second plain listen on a used port would succeed and split the connections. The typings lack this overload.
-    const exclusively = app.listen.bind(app) as unknown as (
-      host: string,
-      port: number,
-      listenOptions: number,
-      done: (socket: uws.us_listen_socket | false) => void,
-    ) => void
-    exclusively(options.host, options.port, EXCLUSIVE_PORT, (socket) => {
-      if (!socket)
-        return reject(
-          new StartError(
-            `cannot listen on ${options.host} port ${options.port}: the port is in use or the address is not this machine's`,
-          ),
-        )
-      const port = uws.us_socket_local_port(socket)
-      corkless.open(options.host, port)
-      resolve({
-        port,
-        stop: () => {
-          serving.stopped = true
-          uws.us_listen_socket_close(socket)
-        },
-        close: () => {
-          corkless.close()
-          app.close()
-        },
+  // The typings lack this overload. SO_REUSEPORT is uWebSockets' default: a second plain listen on a used port succeeds.
+  const bound = app.listen.bind(app) as unknown as (
+    host: string,
+    port: number,
+    listenOptions: number,
+    done: (socket: uws.us_listen_socket | false) => void,
+  ) => void
+  const bind = (host: string, port: number, listenOptions: number): Promise<uws.us_listen_socket> =>
+    new Promise((resolve, reject) => {
+      bound(host, port, listenOptions, (socket) => {
+        if (socket) return resolve(socket)
+        const why = "the port is in use or the address is not this machine's"
+        reject(new StartError(`cannot listen on ${host} port ${port}: ${why}`))
       })
     })
-  })
+  const sockets = [await bind(options.host, options.port, options.sharesPort ? SHARED_PORT : EXCLUSIVE_PORT)]
+  const port = uws.us_socket_local_port(sockets[0]!)
+  // What it asks of itself must not reach another process.
+  if (options.sharesPort) sockets.push(await bind(LOOPBACK, 0, EXCLUSIVE_PORT))
+  corkless.open(options.sharesPort ? LOOPBACK : options.host, uws.us_socket_local_port(sockets.at(-1)!))
+  return {
+    port,
+    stop() {
+      serving.stopped = true
+      for (const socket of sockets) uws.us_listen_socket_close(socket)
+    },
+    close() {
+      corkless.close()
+      app.close()
+    },
+  }
 }
 
 /** What all doors and routes have in common. */

@@ -73,6 +73,9 @@ export type Relay = {
   close(): Promise<void>
 }
 
+/** sharesPort: other processes listen on the same port. */
+type Around = { clock?: Clock; time?: Time; nodes?: Nodes; leaving?: Leaving; sharesPort?: boolean }
+
 /** Clock, timers and chance of the way down; the machine's unless a test decides. */
 export type Leaving = { time: Time; random(): number }
 
@@ -99,7 +102,7 @@ const DATABASE_CLOSE_SECONDS = 1
  */
 export async function startRelay(
   config: Config,
-  options: { databaseUrl: string; observe: Observe; clock?: Clock; time?: Time; nodes?: Nodes; leaving?: Leaving },
+  options: Around & { databaseUrl: string; observe: Observe },
 ): Promise<Relay> {
   const { observe } = options
   const time = options.time ?? systemTime(options.clock)
@@ -298,6 +301,7 @@ export async function startRelay(
     const listener = await listen({
       host: config.host,
       port: config.port,
+      sharesPort: options.sharesPort,
       routes: served.map((each) => ({ ...each, handle: shared(each.handle) })),
       notFound: shared(notFound),
       report,

@@ -77,6 +77,13 @@ export const VARIABLES = {
     unset: 'yes for several URLs, otherwise no',
     schema: oneOf(['yes', 'no']).optional(),
   },
+  WORKERS: {
+    about:
+      'Relays on this machine, each a process and a node of its own, that share PORT: one uses about one core. More than 1 need REDIS_URL and Linux. Limits per node, as SEALPOST_MAX_CONNECTIONS, are for each of them.',
+    example: '4',
+    unset: '1',
+    schema: whole(1, 256, 1),
+  },
   SEALPOST_DATA_DIR: {
     about: 'Where the embedded PostgreSQL keeps its data; made when missing.',
     example: '/var/lib/sealpost',
