@@ -28,7 +28,15 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** A file of the repository and what it imports, as one script for browsers. @throws when anything in it needs Node. */
 export async function bundle(file: string): Promise<{ code: string; sources: string[] }> {
   const { outputFiles, metafile } = await build({
-    ...{ entryPoints: [file], absWorkingDir: ROOT, bundle: true, minify: true, write: false, metafile: true },
+    ...{
+      entryPoints: [file],
+      absWorkingDir: ROOT,
+      bundle: true,
+      minify: true,
+      write: false,
+      metafile: true,
+      preserveSymlinks: true,
+    },
     ...{ platform: 'browser', format: 'esm', target: 'es2022', logLevel: 'silent' },
   })
   return { code: outputFiles[0]!.text, sources: Object.keys(metafile.inputs) }
