@@ -187,9 +187,8 @@ const text = (buffer: ArrayBuffer): string => Buffer.from(buffer).toString()
 /** Whose request it is. */
 function addressOf(response: uws.HttpResponse, request: uws.HttpRequest, trusted: BlockList): string {
   const lines: string[] = []
-  // getHeader gives the first line of several, which is the client's own.
-  if (request.getHeader('x-forwarded-for'))
-    request.forEach((name, value) => void (name === 'x-forwarded-for' && lines.push(value)))
+  // getHeader gives the first line of several, which is the client's own: an empty one must not hide the proxy's.
+  request.forEach((name, value) => void (name === 'x-forwarded-for' && lines.push(value)))
   return clientOf(text(response.getRemoteAddressAsText()), lines.join(), trusted)
 }
 

@@ -1,4 +1,5 @@
 // Whose address counts when a request came through proxies, and who may say so.
+import { get } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../../server/config.ts'
 import { clientOf, parseNetworks } from '../../server/forwarded.ts'
@@ -61,5 +62,14 @@ describe('a relay', () => {
     expect((await request(believes.url, 'GET', '/metrics', { headers })).status).toBe(404)
     expect((await request(believes.url, 'GET', '/metrics')).status).toBe(200)
     expect((await request(doubts.url, 'GET', '/metrics', { headers })).status).toBe(200)
+  })
+
+  it('is not misled by an empty line that a client put in front of what its proxy wrote', async () => {
+    // fetch joins lines, a proxy leaves them as they came.
+    const status = await new Promise((resolve, reject) => {
+      const headers = { 'X-Forwarded-For': ['', '203.0.113.9'] }
+      get(`${believes.url}/metrics`, { headers }, (answer) => resolve(answer.resume().statusCode)).on('error', reject)
+    })
+    expect(status).toBe(404)
   })
 })
