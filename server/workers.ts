@@ -110,6 +110,7 @@ class Worker {
         else {
           this.readyAtMs = this.deps.time.now()
           this.wasEverReady = true
+          this.deps.observe.log.info({ worker: this.number, pid: child.pid }, 'a worker serves')
           resolve(said.url)
         }
       })
@@ -178,9 +179,8 @@ class Worker {
 
   private async again(): Promise<void> {
     const { log } = this.deps.observe
-    await this.start().then(
-      () => log.info({ worker: this.number, pid: this.child?.pid }, 'a worker serves again'),
-      (error: Error) => log.error({ worker: this.number, why: error.message }, 'a worker could not start'),
+    await this.start().catch((error: Error) =>
+      log.error({ worker: this.number, why: error.message }, 'a worker could not start'),
     )
   }
 }

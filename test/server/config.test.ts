@@ -39,6 +39,12 @@ test.each([
   [{ SEALPOST_REALM: 'https://chat.example.org/' }, /ends with a slash/],
   [{ SEALPOST_QUEUE_MESSAGES: '999' }, /^SEALPOST_QUEUE_MESSAGES=999 is not between 1000/],
   [{ SEALPOST_ISSUER_ALGORITHMS: 'HS256' }, /^SEALPOST_ISSUER_ALGORITHMS=HS256 has an algorithm/],
+  [{ WORKERS: '2' }, /^WORKERS=2 needs REDIS_URL, through which they know of each other; for example REDIS_URL=redis:/],
+  [{ WORKERS: '0' }, /^WORKERS=0 is not between 1 and 256/],
+  [
+    { SEALPOST_GRACE_SECONDS: '9', SEALPOST_DRAIN_PAUSE_SECONDS: '5' },
+    /^SEALPOST_DRAIN_PAUSE_SECONDS=5 is more than half of SEALPOST_GRACE_SECONDS=9;/,
+  ],
   [{ SEALPOST_REGISTRATION: 'issuer' }, /^SEALPOST_REGISTRATION=issuer needs SEALPOST_ISSUER_URL/],
   [{ REDIS_URL: 'localhost:6379' }, /^REDIS_URL is not a list of URLs that start with redis:\/\/ or rediss:\/\/; for/],
   [{ REDIS_URL: 'redis://a,http://b' }, /^REDIS_URL is not a list of URLs/],

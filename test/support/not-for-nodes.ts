@@ -13,6 +13,7 @@ export const notForNodes: Record<string, string> = {
   'test/scenario/haproxy.test.ts': 'starts its nodes itself, behind a real HAProxy',
   'test/scenario/drain.test.ts': 'moves the time in which one relay goes down',
   'test/scenario/batch-bounds.test.ts': 'is about what one node holds, and asks for it with all that is sent',
+  'test/scenario/workers.test.ts': 'starts its nodes itself',
   'test/scenario/demo.test.ts': 'runs the demo as a process, which starts its own relay or is given one address',
   'test/scenario/start.test.ts': 'is about the start of one process; with Redis it is test/server/config.test.ts',
   'test/scenario/explain.test.ts': 'asks PostgreSQL about statements; no relay runs',
