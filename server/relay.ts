@@ -143,18 +143,21 @@ export class Line {
   private async send(requestId: number, send: Send): Promise<void> {
     if (this.session.leaving || this.deps.draining())
       throw new RelayError('UNAVAILABLE', 'going away', { retryAfterMs: GOING_AWAY_RETRY_MS })
-    while (this.turn) await this.turn
-    if (this.flooded) throw new RelayError('RATE_LIMITED', 'flooding', { retryAfterMs: FLOODED_RETRY_MS })
     const { caller, connection } = this.session
     const { mailbox, observe } = this.deps
-
-    const { submitted, outcome } = mailbox.append(caller, send)
-    if (submitted) {
-      this.turn = submitted
-      void submitted.then(() => {
-        this.turn = null
-      })
+    const next = this.turn && (await this.queueBehind(this.turn))
+    let appended: ReturnType<Mailbox['append']>
+    try {
+      if (this.flooded) throw new RelayError('RATE_LIMITED', 'flooding', { retryAfterMs: FLOODED_RETRY_MS })
+      appended = mailbox.append(caller, send)
+    } catch (error) {
+      next?.()
+      throw error
     }
+    const { submitted, outcome } = appended
+    if (!next) this.turn = submitted && this.until(submitted)
+    else if (submitted) void submitted.then(next)
+    else next()
     // Committed from here on: only now is the sender told. I1
     const result = await outcome
 
@@ -171,6 +174,26 @@ export class Line {
       devices: result.committed.length,
       duplicate: result.duplicate,
     })
+  }
+
+  /** Takes the place behind the last one, and resolves when that one is done. @returns what lets the next one go. */
+  private async queueBehind(last: Promise<void>): Promise<() => void> {
+    let next!: () => void
+    this.turn = this.until(
+      new Promise<void>((resolve) => {
+        next = resolve
+      }),
+    )
+    await last
+    return next
+  }
+
+  /** A turn that is nobody's any more once it is over, unless somebody queued behind it. */
+  private until(over: Promise<void>): Promise<void> {
+    const turn = over.then(() => {
+      if (this.turn === turn) this.turn = null
+    })
+    return turn
   }
 
   /** In slices: a full group has 5,000 devices, each with a frame of its own. I14 */
