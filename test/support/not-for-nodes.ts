@@ -4,6 +4,8 @@
 export const notForNodes: Record<string, string> = {
   'test/scenario/across.test.ts': 'is the short form of the very same',
   'test/scenario/cluster-nodes.test.ts': 'starts its nodes itself',
+  'test/scenario/cluster.test.ts': 'runs npm run cluster, whose nodes are processes of its own',
+  'test/scenario/cluster-provisioning.test.ts': 'starts its nodes itself',
   'test/scenario/cluster-takeover.test.ts': 'starts its nodes itself',
   'test/scenario/limits.test.ts': 'turns the clock, and Redis counts by its own; several nodes are one of its stories',
   'test/scenario/redis-chaos.test.ts': 'starts its nodes itself',
@@ -24,6 +26,8 @@ export const notForNodes: Record<string, string> = {
 export const notTold: Record<string, string> = {
   "another device's: an unlinked device's token":
     'wants the other node to know within the same moment; across.test.ts has it, by hint, and identity.test.ts within 5 s',
+  'signals between two requests come with the next':
+    'asks at the moment in which a hint has surely arrived, which is known of one node only; redis.test.ts has the crossing',
   'polls that wait are connections: past the limit OVERLOADED': 'counts the connections of one node',
   'a relay that goes away sends polls home': 'goes on asking the node that went, whose neighbour answers',
 }
