@@ -35,6 +35,8 @@ export type TestCluster = {
   redis: TestRedis
   /** Waits until every node, except those cut off, is connected to Redis. */
   joined(): Promise<void>
+  /** One more node, at the end of `nodes`. */
+  grow(): Promise<void>
   /** Errors nobody expected, from the bus. */
   reported: unknown[]
   close(): Promise<void>
@@ -130,6 +132,9 @@ export async function testCluster(
     db,
     redis,
     reported,
+    async grow() {
+      nodes.push(await openNode())
+    },
     async joined() {
       while (nodes.some((each) => !cut.has(each) && !each.joined.isConnected())) await turn()
     },
