@@ -1,7 +1,7 @@
 // The log holds the required events and nothing that must not be in it (I16).
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Observe, openObserve } from '../../server/observe.ts'
+import { expositionOf, type Observe, openObserve } from '../../server/observe.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 
 let db: TestDatabase
@@ -55,6 +55,26 @@ test('a database error is logged without the values the client sent', async () =
   expect(JSON.parse(lines[0]!).err).toMatchObject({ code: '23505', constraint: 'invitations_pkey' })
   expect(JSON.parse(lines[1]!).err).toMatchObject({ code: '22P02', message: 'data error' })
   expect(lines.join()).not.toMatch(/abab|s3cret/)
+})
+
+test('what several workers counted is one exposition: each has its series, nothing is added up or left out', async () => {
+  const workers = [1, 2].map((worker) => openObserve({ level: 'silent', format: 'json', write: () => {}, worker }))
+  workers[0]!.metrics.accepted.inc(3)
+  workers[1]!.metrics.accepted.inc(4)
+  workers[1]!.metrics.appendSeconds.observe(0.003)
+  const snapshots = await Promise.all(workers.map((each) => each.snapshot()))
+  const { text, contentType } = await expositionOf(structuredClone(snapshots))
+  expect(contentType).toMatch(/^text\/plain/)
+  for (const line of [
+    'sealpost_messages_accepted_total{worker="1"} 3',
+    'sealpost_messages_accepted_total{worker="2"} 4',
+    'sealpost_append_seconds_bucket{le="0.005",worker="2"} 1',
+  ])
+    expect(text.split('\n')).toContain(line)
+  // Averages and minima of the default metrics would say nothing of either, and starts would be left out.
+  for (const name of ['nodejs_eventloop_lag_mean_seconds', 'process_start_time_seconds'])
+    expect(text.match(new RegExp(`^${name}\\{`, 'gm'))).toHaveLength(2)
+  expect(text.match(/^# TYPE sealpost_messages_accepted_total /gm)).toHaveLength(1)
 })
 
 test('two relays in one process have metrics of their own', async () => {

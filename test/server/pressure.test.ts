@@ -73,6 +73,20 @@ function connect(userId = randomUUID(), state: Session['state'] = 'live') {
   return { userId, session, sent, device, kinds }
 }
 
+it('a feature that was stopped hears nothing more: other nodes go on, and its database is going', () => {
+  const heard: string[] = []
+  open({
+    kind: 'typing',
+    handle() {},
+    hear: ({ kind }) => heard.push(kind),
+    stop: () => heard.push('stop'),
+  } as AnyFeature)
+  features.hear({ kind: 'presence', userId: randomUUID() })
+  features.stop()
+  features.hear({ kind: 'presence', userId: randomUUID() })
+  expect(heard).toEqual(['presence', 'stop'])
+})
+
 describe('a signal to one device', () => {
   const frame = encodeSignal.typing({ conversationId: randomUUID(), isTyping: true, userId: randomUUID(), deviceId: 1 })
   beforeEach(() => open())

@@ -5,7 +5,7 @@ import { openObserve } from '../../server/observe.ts'
 import { makePartitions } from '../../server/partitions.ts'
 import type { RosterDevice } from '../../server/rosters.ts'
 import { Statuses } from '../../server/statuses.ts'
-import { idAt, sweep } from '../../server/sweep.ts'
+import { idAt, keepSweeping, sweep } from '../../server/sweep.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { type Node, openNode, queueFaults, sendTo, waitingRows } from '../support/node.ts'
 import { converse, populate } from '../support/population.ts'
@@ -66,6 +66,27 @@ describe('waiting envelopes', () => {
     expect(second.gapId).not.toBe(first.gapId)
     // New mail takes the next number: the numbers of what expired are not given again.
     expect((await sendAt(START + 3 * DAY)).committed[0]!.delivery.sequence).toBe(5)
+  })
+
+  it('are left to the next round when the relay goes: it waits for the slice under way, not for the rest', async () => {
+    const [one, two] = [await pair(), await pair()]
+    await one.sendAt(START)
+    await two.sendAt(START)
+    const { sql } = db.database
+    const held = await holdLocks(
+      sql,
+      (tx) => tx`select 1 from device_locks where device_key = ${one.to.deviceKey} for update`,
+    )
+    // The clocks have to agree, or nothing is swept: instead, what waits lives no time at all.
+    const sweeping = keepSweeping({ sql, observe, clock: () => Date.now() + 60_000, ttlMs: 0 })
+    await sweeping.ready
+    await held.waiting(1)
+    const stopped = sweeping.stop()
+    await held.release()
+    await stopped
+    expect(await waitingRows(sql, one.to.deviceKey)).toHaveLength(0)
+    expect(await waitingRows(sql, two.to.deviceKey)).toHaveLength(1)
+    await sweepAt(Date.now() + 60_000, 0)
   })
 
   it('of thousands of devices, in slices', async () => {
