@@ -22,7 +22,8 @@ export async function strangersTo(tx: Transaction, actor: Uuid, userIds: Uuid[])
 
 /**
  * Those of the targets whose devices and keys the caller may know: himself, and members, active or pending, of a conversation that
- * is not archived and that he is in, or invited to; and who signed a change of it, without whose key the chain cannot be read. [K-4.8]
+ * is not archived and that he is in, or invited to; and who signed a change of it, without whose key the chain cannot be read: an
+ * invitation that came later takes nothing of that away, and a decline that was signed gives nothing. [K-4.8]
  */
 export async function known(sql: Sql, caller: Uuid, targets: readonly Uuid[]): Promise<Set<Uuid>> {
   const rows = await sql<{ user_id: Uuid }[]>`
@@ -33,9 +34,9 @@ export async function known(sql: Sql, caller: Uuid, targets: readonly Uuid[]): P
         and mine.state in ('active', 'pending', 'invited')
       join conversations c on c.conversation_id = theirs.conversation_id
       where theirs.user_id = t.user_id and (theirs.state in ('active', 'pending') and c.archived_at is null
-        or theirs.state not in ('invited', 'declined') and exists (
+        or exists (
           select from conversation_changes l where l.conversation_id = theirs.conversation_id and l.actor_user_id = t.user_id
-            and l.signed_change <> '')))`
+            and l.signed_change <> '' and (theirs.state not in ('invited', 'declined') or l.changed_at < theirs.joined_at))))`
   return new Set(rows.map((row) => row.user_id))
 }
 
@@ -73,7 +74,7 @@ export async function tellMembers(
 ): Promise<Committed[]> {
   const seats = await tx<Seat[]>`
     select d.device_key, d.user_id, m.state in ('pending', 'invited') or d.user_id = any(${[...asked]}::uuid[]) as asked,
-      b.blocker is not null and (c.kind = 'direct' or m.state <> 'active') as unwanted
+      b.blocker is not null and (c.kind = 'direct' or m.state = 'invited' or d.user_id = any(${[...asked]}::uuid[])) as unwanted
     from unnest(${deviceKeys}::bigint[]) k join devices d on d.device_key = k
     join conversations c on c.conversation_id = ${conversationId}
     join conversation_members m on m.conversation_id = c.conversation_id and m.user_id = d.user_id

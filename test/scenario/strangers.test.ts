@@ -252,6 +252,20 @@ describe('a group [V-6.4] [V-6.5]', () => {
     expect(await bundles(bob, ann)).toBe(1)
   })
 
+  it('who signed in the chain stays known when he left, is invited again and declines', async () => {
+    const bundles = async (): Promise<number> =>
+      must(await bob.post('/v1/keys/bundles', { targets: [{ user_id: ann.userId, device_id: 1 }] })).body.bundles.length
+    must(await ann.patch(`/v1/conversations/${group}/members/${bob.userId}`, { role: 'admin', signed_change: 'AAAA' }))
+    must(await ann.delete(`/v1/conversations/${group}/members/${ann.userId}`))
+    must(await ann.post(`/v1/conversations/${direct}/archive`))
+    time.nowMs += 1000
+    must(await bob.post(`/v1/conversations/${group}/members`, { user_ids: [ann.userId] }))
+    expect(await stateOf(ann, group)).toBe('invited')
+    expect(await bundles()).toBe(1)
+    must(await ann.delete(`/v1/conversations/${group}/members/${ann.userId}`))
+    expect(await bundles()).toBe(1)
+  })
+
   it('a member of a shared group is known: no invitation', async () => {
     must(await accept(cy, group))
     const other = await cy.group([ann, bob])

@@ -227,4 +227,13 @@ describe('in a group [V-7.2]', () => {
     await a.ack(messageId)
     expect(await progress(b, messageId!)).toEqual({ [idOf(messageId)]: '0/0' })
   })
+
+  it('whoever he removes is told so: it is no invitation', async () => {
+    const group = await bob.group([ann, await Client.register(relay)])
+    await clear(a, b)
+    await block()
+    must(await bob.delete(`/v1/conversations/${group}/members/${ann.userId}`))
+    const { systemEvent } = await a.next('envelope')
+    expect(systemEvent?.conversationChanged?.subjectUserIds?.map((each) => idOf(each))).toEqual([ann.userId])
+  })
 })
