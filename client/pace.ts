@@ -12,6 +12,7 @@ const CAREFUL_MS = 5000
  */
 export class Pace {
   private readonly time: Time
+  private refusedAtMs = Number.NEGATIVE_INFINITY
   private untilMs = Number.NEGATIVE_INFINITY
   private waiting = 0
   private last: Promise<unknown> = Promise.resolve()
@@ -22,10 +23,10 @@ export class Pace {
 
   /** Runs it, now or in its turn, and returns or throws what it does. A RATE_LIMITED or OVERLOADED holds all that follow back. */
   async run<T>(send: () => Promise<T>): Promise<T> {
-    if (this.waiting === 0 && this.time.now() > this.untilMs + CAREFUL_MS) return this.watched(send)
+    if (this.waiting === 0 && this.restMs() < -CAREFUL_MS) return this.watched(send)
     this.waiting++
     const turn = this.last.then(async () => {
-      while (this.time.now() < this.untilMs) await pause(this.time, this.untilMs - this.time.now())
+      for (let restMs = this.restMs(); restMs > 0; restMs = this.restMs()) await pause(this.time, restMs)
       return this.watched(send)
     })
     this.last = turn.catch(() => {})
@@ -36,12 +37,21 @@ export class Pace {
     }
   }
 
+  /** Milliseconds that are to be waited; less than none = so long ago it was over. */
+  private restMs(): number {
+    // A clock that was put back does not say how long ago it was: asking does, and an hour's wait for nothing would hold up everything.
+    if (this.time.now() < this.refusedAtMs) this.refusedAtMs = this.untilMs = Number.NEGATIVE_INFINITY
+    return this.untilMs - this.time.now()
+  }
+
   private async watched<T>(send: () => Promise<T>): Promise<T> {
     try {
       return await send()
     } catch (error) {
-      if (error instanceof RelayError && (error.code === 'RATE_LIMITED' || error.code === 'OVERLOADED'))
-        this.untilMs = Math.max(this.untilMs, this.time.now() + Math.max(error.retryAfterMs, WAIT_AT_LEAST_MS))
+      if (error instanceof RelayError && (error.code === 'RATE_LIMITED' || error.code === 'OVERLOADED')) {
+        this.refusedAtMs = this.time.now()
+        this.untilMs = Math.max(this.untilMs, this.refusedAtMs + Math.max(error.retryAfterMs, WAIT_AT_LEAST_MS))
+      }
       throw error
     }
   }

@@ -1,6 +1,8 @@
 // A relay that limits sends, as the SDK's user meets it: later, in order, and nothing else. [S-9.4] [S-9.5]
 import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { Pace } from '../../client/pace.ts'
+import { RelayError } from '../../proto/errors.ts'
 import { liftedRates } from '../../server/limits.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
@@ -72,3 +74,15 @@ it('however many conversations wait, after a refusal one message asks whether it
   await Promise.all([closed, bob.close(), carol.close()])
   await narrow.close()
 }, 20_000)
+
+it('a clock that is put back after a refusal makes nothing wait for that long', async () => {
+  const time = new FakeTime()
+  const pace = new Pace(time)
+  const refused = new RelayError('RATE_LIMITED', 'too many messages', { retryAfterMs: 2000 })
+  await expect(pace.run(() => Promise.reject(refused))).rejects.toBe(refused)
+  time.nowMs -= 3_600_000
+  const asked = pace.run(async () => 'asked')
+  await setImmediate()
+  expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  expect(await asked).toBe('asked')
+})
