@@ -23,7 +23,7 @@ export async function request(
     headers['Content-Type'] = 'application/json'
     init.body = JSON.stringify(options.json)
   } else if (options.body !== undefined) init.body = options.body as string
-  if (path === '/metrics') return metrics(url, init)
+  if (path === '/metrics' && allUrls(url).length > 1) return metrics(url, init)
   const answer = await fetch(requestUrl(url) + path, init)
   const text = await answer.text()
   return { status: answer.status, headers: answer.headers, body: text && isJson(answer) ? JSON.parse(text) : text }
@@ -40,7 +40,7 @@ async function metrics(url: string, init: RequestInit): Promise<HttpAnswer> {
     if (name) sums.set(name, (sums.get(name) ?? 0) + Number(value))
   }
   const summed = [...sums].map(([name, value]) => `${name} ${value}`).join('\n')
-  return { status: first.status, headers: first.headers, body: answers.length > 1 ? summed : texts[0] }
+  return { status: first.status, headers: first.headers, body: summed }
 }
 
 const isJson = (answer: Response): boolean => (answer.headers.get('content-type') ?? '').includes('json')
