@@ -1,6 +1,6 @@
 // Reads of one device's queue. Each is one statement, so rows, tail and gap come from one snapshot (§ reading rule in session.ts).
 import type { Uuid } from '../proto/ids.ts'
-import type { Sql } from './database.ts'
+import type { PendingQuery, Sql } from './database.ts'
 import type { Delivery } from './frames.ts'
 
 /** What a connection starts from. */
@@ -11,6 +11,8 @@ export type Start = {
   waiting: boolean
   /** Read every time: it changes under a running relay when the database was restored. [K-9] */
   databaseEpoch: Uuid
+  /** In which its epoch was given out, as in Standing. */
+  history: string
 }
 
 /** What the database knows of a device that is connected. */
@@ -19,6 +21,10 @@ export type Standing = {
   tail: number
   /** Of its newest connection, on whatever node; 0 = not known. I6 */
   epoch: number
+  /** Highest epoch given out to anybody. */
+  newest: number
+  /** Another one when the database was restored [K-9] or a replica took over: numbers are given out anew. */
+  history: string
 }
 
 /** What a device has to be told it missed, until it acks gapId. [Q-8] */
@@ -61,6 +67,14 @@ type PageRow = {
 
 const NONE = new Uint8Array(0)
 
+/** Of the database, with the timeline of its WAL. A standby has none and fails: it does not judge who is connected. */
+const history = (sql: Sql): PendingQuery =>
+  sql`(select epoch || left(pg_walfile_name(pg_current_wal_lsn()), 8) from relay_state)`
+
+/** The higher epoch wins (I6), unless it was never given out: no database that goes on has one above its sequence. [C-5.1] */
+const isNewer = (sql: Sql): PendingQuery =>
+  sql`c.epoch < excluded.epoch or not exists (select from session_epoch where last_value >= c.epoch)`
+
 export class Queue {
   private readonly reader: Sql
 
@@ -73,30 +87,39 @@ export class Queue {
    * @param isConsumer the connection becomes the device's consumer, unless a newer one is. I6
    */
   async start(deviceKey: number, isConsumer = true): Promise<Start | null> {
-    const [row] = await this.reader<(Omit<Start, 'databaseEpoch'> & { database_epoch: Uuid })[]>`
+    const sql = this.reader
+    const [row] = await sql<(Omit<Start, 'databaseEpoch'> & { database_epoch: Uuid })[]>`
       with q as (select last from device_sequences where device_key = ${deviceKey} order by last desc limit 1),
         claimed as (
           insert into device_consumers as c (device_key, epoch)
           select ${deviceKey}, nextval('session_epoch') from q where ${isConsumer}
-          on conflict (device_key) do update set epoch = excluded.epoch where c.epoch < excluded.epoch
+          on conflict (device_key) do update set epoch = excluded.epoch where ${isNewer(sql)}
           returning epoch)
       select (select epoch from claimed) as epoch, q.last as tail, (select epoch from relay_state) as database_epoch,
+        ${history(sql)} as history,
         exists (select 1 from message_deliveries_waiting where device_key = ${deviceKey})
           or exists (select 1 from gaps where device_key = ${deviceKey}) as waiting
       from q`
-    return row ? { epoch: row.epoch, tail: row.tail, waiting: row.waiting, databaseEpoch: row.database_epoch } : null
+    if (!row) return null
+    const { database_epoch: databaseEpoch, ...start } = row
+    return { ...start, databaseEpoch }
   }
 
-  /** Says again whose epochs these are, after the table was emptied or went back: the highest stays. I6 */
-  async claim(consumers: { deviceKey: number; epoch: number }[]): Promise<void> {
+  /**
+   * Says again whose epochs these are, after the table was emptied: the highest stays. I6
+   * @param ofHistory in which all of them were given out; after its end nothing is written.
+   */
+  async claim(consumers: { deviceKey: number; epoch: number }[], ofHistory: string): Promise<void> {
+    const sql = this.reader
     const columns = [consumers.map((each) => each.deviceKey), consumers.map((each) => each.epoch)]
     const [keys, epochs] = columns.map((each) => `{${each.join(',')}}`)
     // In the order of keys: two nodes must not wait for each other.
-    await this.reader`
+    await sql`
       insert into device_consumers as c (device_key, epoch)
       select k, e from unnest(${keys!}::text::bigint[], ${epochs!}::text::bigint[]) x(k, e)
-      where exists (select 1 from device_sequences where device_key = k) order by k
-      on conflict (device_key) do update set epoch = excluded.epoch where c.epoch < excluded.epoch`
+      where ${ofHistory} = ${history(sql)} and e <= (select last_value from session_epoch)
+        and exists (select 1 from device_sequences where device_key = k) order by k
+      on conflict (device_key) do update set epoch = excluded.epoch where ${isNewer(sql)}`
   }
 
   /** The connection of this epoch was over before it began: an older one may still be the consumer. */
@@ -104,21 +127,16 @@ export class Queue {
     await this.reader`delete from device_consumers where device_key = ${deviceKey} and epoch = ${epoch}`
   }
 
-  /** Changes when the database was restored [K-9] or a replica took over: a new timeline, on which sequences are given out anew. */
-  async databaseEpoch(): Promise<Uuid> {
-    const [row] = await this.reader<
-      [{ epoch: Uuid }]
-    >`select epoch || left(pg_walfile_name(pg_current_wal_lsn()), 8) as epoch from relay_state`
-    return row.epoch
-  }
-
   /** Where these devices stand; those without a queue are left out. */
   async tails(deviceKeys: number[]): Promise<Map<number, Standing>> {
-    const rows = await this.reader<{ k: number; last: number; epoch: number }[]>`
-      select x.k, q.last, coalesce((select epoch from device_consumers where device_key = x.k), 0) as epoch
-      from unnest(${`{${deviceKeys.join(',')}}`}::text::bigint[]) x(k) cross join lateral (
+    const sql = this.reader
+    const rows = await sql<(Standing & { k: number })[]>`
+      select x.k, q.last as tail, s.last_value as newest, h.history,
+        coalesce((select epoch from device_consumers where device_key = x.k and epoch <= s.last_value), 0) as epoch
+      from unnest(${`{${deviceKeys.join(',')}}`}::text::bigint[]) x(k) cross join session_epoch s
+      cross join ${history(sql)} h(history) cross join lateral (
         select last from device_sequences where device_key = x.k order by last desc limit 1) q`
-    return new Map(rows.map((row) => [row.k, { tail: row.last, epoch: row.epoch }]))
+    return new Map(rows.map(({ k, ...standing }) => [k, standing]))
   }
 
   /** Sequence of a message still waiting for this device; null when it is not (acked, foreign, unknown). Walks the device's queue. */

@@ -61,6 +61,8 @@ export class Session {
   state: SessionState = 'starting'
   /** Order among the connections of this device; 0 until known. I6 */
   epoch = 0
+  /** Of the database in which that was given out; '' until known. */
+  history = ''
   /** Settles when its first read is over, and those of its predecessors here: epochs come in the order of connections. */
   reading: Promise<unknown> = Promise.resolve()
   /** What of its own has to be answered before it is sent away: its greeting, sends and acks. */
@@ -107,6 +109,7 @@ export class Session {
     if (!start) return 'gone'
     if (isConsumer && (start.epoch === null || start.epoch < this.rival)) return 'elsewhere'
     this.epoch = start.epoch ?? 0
+    this.history = start.history
     this.connection.send(hello(start))
     if (start.waiting) {
       this.state = 'held'

@@ -5,7 +5,7 @@ import { encode } from './codec.ts'
 import { CLOSE } from './connection.ts'
 import { RETURN_SPREAD_MS } from './drain.ts'
 import type { Committed } from './frames.ts'
-import type { Queue } from './queue.ts'
+import type { Queue, Standing } from './queue.ts'
 import type { Session } from './session.ts'
 
 /** Every session's tail is read again within this time: a commit whose answer was lost has nobody to announce it. */
@@ -38,7 +38,6 @@ export class Sessions {
   private readonly pinged = new WeakMap<Session, number>()
   private round: Session[] = []
   private timer: NodeJS.Timeout | null = null
-  private databaseEpoch: Uuid | null = null
   private roundAtMs = 0
   private asking = false
 
@@ -123,12 +122,11 @@ export class Sessions {
     return this.byDevice.values()
   }
 
-  /** Says goodbye to everyone at once, who comes back spread over some time. [C-8] */
-  private goAway(): void {
-    for (const session of this.byDevice.values()) {
-      session.connection.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
-      session.close(CLOSE.GOING_AWAY, 'going away')
-    }
+  /** The database went back under it: its numbers say nothing any more. Who is sent away so comes back spread over some time. [C-8] [K-9] */
+  private sendBack(session: Session): void {
+    if (session.state === 'closed') return
+    session.connection.send(encode.goingAway('SHUTDOWN', Math.floor(Math.random() * RETURN_SPREAD_MS)))
+    session.close(CLOSE.GOING_AWAY, 'the database went back')
   }
 
   /** Starts the re-poll; `stop` ends it. */
@@ -148,8 +146,6 @@ export class Sessions {
       const nowMs = performance.now()
       if (nowMs - this.roundAtMs < ROUND_MIN_MS) return
       this.roundAtMs = nowMs
-      // Not waited for: tokens end and pings go out while the database is away, too.
-      this.watchEpoch().catch((error: unknown) => this.deps.report(error))
       this.round = [...this.byDevice.values()]
     }
     const share = Math.max(50, Math.ceil((this.byDevice.size * REPOLL_SLICE_MS) / REPOLL_MS))
@@ -168,29 +164,25 @@ export class Sessions {
   /** What the database says of these devices decides: rows nobody announced, and connections nobody told of. */
   private async compare(sessions: Session[]): Promise<void> {
     const { queue, onTakenOver } = this.deps
-    const sent = sessions.map((each) => each.sentUpTo)
+    // As they were before: what a session got since is newer than the answer.
+    const asked = sessions.map(({ sentUpTo, epoch, history }) => ({ sentUpTo, epoch, history }))
     const standings = await queue.tails(sessions.map((each) => each.caller.deviceKey))
     const unsaid: { deviceKey: number; epoch: number }[] = []
+    let now = ''
     for (const [i, session] of sessions.entries()) {
       const { deviceKey } = session.caller
       const standing = standings.get(deviceKey)
       if (!standing) this.unlinked(deviceKey)
       else if (session.yieldTo(standing.epoch)) onTakenOver?.('database')
-      // A tail never falls: the database went back under us (a lagging replica took over), and what comes now would look old.
-      else if (standing.tail < sent[i]!) session.close(CLOSE.GOING_AWAY, 'the database went back')
+      else if (wentBack(asked[i]!, standing)) this.sendBack(session)
       else if (session.state !== 'closed') {
         session.hear(standing.tail)
-        if (session.epoch > standing.epoch) unsaid.push({ deviceKey, epoch: session.epoch })
+        now = standing.history
+        const { epoch } = asked[i]!
+        if (epoch > standing.epoch) unsaid.push({ deviceKey, epoch })
       }
     }
-    if (unsaid.length > 0) await queue.claim(unsaid)
-  }
-
-  /** After a restore sequences are given out anew: what a session was sent says nothing any more. [K-9] */
-  private async watchEpoch(): Promise<void> {
-    const epoch = await this.deps.queue.databaseEpoch()
-    if (this.databaseEpoch !== null && this.databaseEpoch !== epoch) this.goAway()
-    this.databaseEpoch = epoch
+    if (unsaid.length > 0) await queue.claim(unsaid, now)
   }
 
   /** [C-4] */
@@ -217,3 +209,12 @@ export class Sessions {
     }
   }
 }
+
+/**
+ * Whether the database lost what this session got from it: a restore, or a replica that lagged and took over. Either it says so, or
+ * a number that never falls fell. What comes now would look old, or newer connections older (I6).
+ */
+const wentBack = (
+  { sentUpTo, epoch, history }: Pick<Session, 'sentUpTo' | 'epoch' | 'history'>,
+  now: Standing,
+): boolean => (history !== '' && history !== now.history) || epoch > now.newest || sentUpTo > now.tail

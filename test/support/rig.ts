@@ -23,6 +23,8 @@ import type { TestDatabase } from './database.ts'
 export type Rig = {
   /** A connection of that client's device, Hello taken. */
   connect(client: Client): Promise<{ socket: Socket; session: Session }>
+  /** Asks the database about the device's session, as the re-poll does, which does not run here. @returns its epoch; null: it is over. */
+  confirm(client: Client): Promise<number | null>
   /** The session of a device, from the moment its socket is open. */
   session(deviceKey: number): Session | undefined
   /** Its rows after a sequence, as the queue holds them: to be offered. */
@@ -103,6 +105,7 @@ export async function openRig({ database }: TestDatabase): Promise<Rig> {
       await socket.next('hello')
       return { socket, session: sessions.get(deviceKey)! }
     },
+    confirm: async (client) => sessions.confirm(await deviceKeyOf(sql, client)),
     session: (deviceKey) => sessions.get(deviceKey),
     async rows(client, after) {
       return (await queue.page(await deviceKeyOf(sql, client), after, 10_000, Number.MAX_SAFE_INTEGER)).deliveries
