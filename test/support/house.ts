@@ -25,7 +25,7 @@ export const OWNERS: Record<string, RegExp> = {
   pino: /^server\/observe\.ts$/,
   'pino-pretty': /^server\/observe\.ts$/,
   'prom-client': /^server\/observe\.ts$/,
-  ioredis: /^server\/bus\/redis\.ts$/,
+  ioredis: /^server\/bus\/redis-connection\.ts$/,
   zod: /^(server\/http\/|keys\/(http|wire)\.ts$|server\/variables\.ts$)/,
   'proto/generated/relay.js': /^(server\/(signal-|event-)?codec|client\/wire)\.ts$/,
   'proto/generated/content.js': /^client\/(content|crypto\/provision)\.ts$/,

@@ -1,4 +1,4 @@
-// A TCP proxy between a relay and its PostgreSQL that loses what it is told to lose: answers, requests, everything.
+// A TCP proxy between a relay and its PostgreSQL or Redis that loses what it is told to lose: answers, requests, everything.
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
@@ -14,6 +14,11 @@ export type LossyProxy = {
    * @returns resolves when it was cut.
    */
   lose(what: 'answer' | 'request', needle: string): Lost
+  /**
+   * As when the other host loses its power: what is connected now stays so and says nothing any more, not even that it ended, however
+   * it is asked. New connections get through.
+   */
+  vanish(): void
   /** Cuts everything; connections are refused, as by a machine whose PostgreSQL has ended. */
   down(): Promise<void>
   /** Lets connections through again. */
@@ -27,9 +32,12 @@ const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
 export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
   const target = new URL(databaseUrl)
   const sockets = new Set<Socket>()
+  const pairs = new Set<{ vanished: boolean }>()
   let armed: { what: 'answer' | 'request'; needle: Buffer; cut(): void } | null = null
 
-  const server = createServer((client) => {
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    const pair = { vanished: false }
+    pairs.add(pair)
     const upstream = connect(Number(target.port || 5432), target.hostname)
     let swallowing: { answer: Buffer; cut(): void } | null = null
     const end = () => {
@@ -42,10 +50,15 @@ export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
       socket.on('error', () => {})
       socket.on('close', () => {
         sockets.delete(socket)
-        end()
+        pairs.delete(pair)
+        if (!pair.vanished) end()
       })
     }
+    client.on('end', () => {
+      if (!pair.vanished) end()
+    })
     client.on('data', (chunk) => {
+      if (pair.vanished) return
       if (armed && chunk.includes(armed.needle)) {
         const { what, cut } = armed
         armed = null
@@ -58,6 +71,7 @@ export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
       upstream.write(chunk)
     })
     upstream.on('data', (chunk) => {
+      if (pair.vanished) return
       if (!swallowing) return client.write(chunk)
       swallowing.answer = Buffer.concat([swallowing.answer, chunk])
       if (!swallowing.answer.subarray(-READY.length).equals(READY)) return
@@ -83,6 +97,9 @@ export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
       new Promise((resolve) => {
         armed = { what, needle: Buffer.from(needle), cut: resolve }
       }),
+    vanish() {
+      for (const pair of pairs) pair.vanished = true
+    },
     down,
     up: async () => {
       server.listen(port, '127.0.0.1')
