@@ -11,7 +11,7 @@ import { until } from '../support/processes.ts'
 
 const PAIRS = 6
 /** Every pair sends on until all nodes are new, and so many in any case. */
-const LEAST = 60
+const LEAST = 30
 
 let cluster: TestCluster
 beforeAll(async () => {

@@ -2,11 +2,14 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { isAlive } from '../../server/ownership.ts'
 import { Client, request, type Socket } from '../support/client.ts'
 import { processesWith, runScript, until, type Watched } from '../support/processes.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+
+// Three processes start in each.
+vi.setConfig({ testTimeout: 60_000 })
 
 let redis: TestRedis
 let root: string
