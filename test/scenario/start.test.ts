@@ -56,7 +56,10 @@ async function mute(url: string): Promise<Socket> {
     `GET /v1/provisioning/${'A'.repeat(22)} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
       'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
   )
-  expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1.1 101/)
+  // The answer may come in pieces.
+  let answer = ''
+  while (!answer.includes('\r\n\r\n')) answer += (await once(socket, 'data'))[0]
+  expect(answer).toMatch(/^HTTP\/1.1 101/)
   return socket
 }
 
