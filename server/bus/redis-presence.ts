@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto'
 import type { Uuid } from '../../proto/ids.ts'
 import type { Time } from '../time.ts'
 import type { PresenceStore } from './presence.ts'
+import { openUnsaid } from './unsaid.ts'
 
 /** What is used of a connection to Redis. */
 export type PresenceCommands = {
@@ -52,32 +53,46 @@ export function openRedisPresence(redis: PresenceCommands, time: Time, wordMs = 
   return () => {
     const node = randomUUID()
     const here = new Set<Uuid>()
-    /** Told to Redis last time round, or not told that they are gone. */
+    /** Who is to be said again in this round. */
     let round: Uuid[] = []
-    const unsaid = new Set<Uuid>()
+    /** Who is gone, while Redis has this node's word that he is not. */
+    const unsaid = openUnsaid<Uuid, null>(Math.ceil(wordMs / STEP_MS))
     let cancel: (() => void) | null = null
+    let closed = false
 
     const ready = (): boolean => redis.status === 'ready'
-    const say = (userId: Uuid): void => {
-      if (!ready()) return void unsaid.add(userId)
-      const said = here.has(userId)
-        ? redis.presenceArrived(keyOf(userId), node, wordMs)
-        : redis.presenceLeft(keyOf(userId), node)
-      said.then(
-        () => void unsaid.delete(userId),
-        () => void unsaid.add(userId),
-      )
+    const goOn = (): void => {
+      if (!closed && here.size + unsaid.size > 0) cancel ??= time.after(STEP_MS, step)
+    }
+    // What fails here is said again within the round.
+    const sayHere = (userId: Uuid): void => {
+      if (ready()) redis.presenceArrived(keyOf(userId), node, wordMs).catch(() => {})
+    }
+    const sayGone = (userId: Uuid, since?: number): void => {
+      const later = (): void => {
+        if (here.has(userId)) return
+        unsaid.add(userId, null, since)
+        goOn()
+      }
+      if (ready()) redis.presenceLeft(keyOf(userId), node).catch(later)
+      else later()
     }
     const step = (): void => {
-      if (round.length === 0) round = [...here, ...[...unsaid].filter((each) => !here.has(each))]
+      cancel = null
+      unsaid.step()
+      if (round.length === 0) round = [...here]
       const share = Math.max(10, Math.ceil((here.size * STEP_MS) / AGAIN_MS))
-      if (ready()) for (const userId of round.splice(0, share)) if (here.has(userId) || unsaid.has(userId)) say(userId)
-      cancel = here.size + unsaid.size > 0 ? time.after(STEP_MS, step) : null
+      if (ready()) {
+        for (const userId of round.splice(0, share)) if (here.has(userId)) sayHere(userId)
+        for (const { key, since } of unsaid.take()) sayGone(key, since)
+      }
+      goOn()
     }
+    // Who is gone waits for the next steps.
     const back = async (): Promise<void> => {
-      const all = [...new Set([...here, ...unsaid])]
+      const all = [...here]
       for (let at = 0; at < all.length; at += SLICE) {
-        for (const userId of all.slice(at, at + SLICE)) say(userId)
+        for (const userId of all.slice(at, at + SLICE)) if (here.has(userId)) sayHere(userId)
         await new Promise((resolve) => setImmediate(resolve))
       }
     }
@@ -86,17 +101,19 @@ export function openRedisPresence(redis: PresenceCommands, time: Time, wordMs = 
     return {
       arrived(userId) {
         here.add(userId)
-        say(userId)
-        cancel ??= time.after(STEP_MS, step)
+        unsaid.delete(userId)
+        sayHere(userId)
+        goOn()
       },
       left(userId) {
-        if (here.delete(userId)) say(userId)
+        if (here.delete(userId)) sayGone(userId)
       },
       async online(userIds) {
         const counts = await Promise.all(userIds.map((each) => redis.presenceOnline(keyOf(each))))
         return new Set(userIds.filter((_, i) => counts[i]! > 0))
       },
       async close() {
+        closed = true
         cancel?.()
         redis.off('ready', back)
         const gone = [...here].map((each) => (ready() ? redis.presenceLeft(keyOf(each), node) : null))

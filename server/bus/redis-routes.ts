@@ -4,6 +4,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Time } from '../time.ts'
 import type { OpenRoutes, Route } from './routes.ts'
+import { openUnsaid } from './unsaid.ts'
 
 /** What is used of a connection to Redis. */
 export type RouteCommands = {
@@ -39,29 +40,36 @@ return 0`,
 /** How long a route holds, and how often it is said again, milliseconds. */
 const HOLDS_MS = 5 * 60_000
 const AGAIN_MS = 30_000
-/** The round goes over all devices in steps. */
+/** The round goes over all devices in steps. They are counted, not clocked: a clock may be set back. */
 const STEP_MS = 1_000
+const AGAIN_STEPS = AGAIN_MS / STEP_MS
 /** Routes said in one go when Redis is back. */
 const SLICE = 500
 
 const keyOf = (deviceKey: number): string => `sealpost:route:${deviceKey}`
 
-/** @param time of this node; Redis' own decides about ends. @param holdsMs how long a route holds. */
-export function openRedisRoutes(redis: RouteCommands, time: Time, holdsMs = HOLDS_MS): OpenRoutes {
+/**
+ * @param report a listener threw. @param time of this node; Redis' own decides about ends. @param holdsMs how long a route holds.
+ */
+export function openRedisRoutes(
+  redis: RouteCommands,
+  { time, report, holdsMs = HOLDS_MS }: { time: Time; report(error: unknown): void; holdsMs?: number | undefined },
+): OpenRoutes {
   return (onNewer) => {
     const node = randomUUID()
     const held = new Map<number, number>()
-    /** Released without a word to Redis. */
-    const unsaid = new Map<number, number>()
-    const saying = new Set<Promise<unknown>>()
+    /** Epochs released without a word to Redis, whose routes are still there. */
+    const unsaid = openUnsaid<number, number>(Math.ceil(holdsMs / STEP_MS))
+    const saying = new Set<Promise<void>>()
     let round: number[] = []
-    let roundAtMs = time.now()
+    let stepsSince = 0
     let cancel: (() => void) | null = null
+    let closed = false
 
     const ready = (): boolean => redis.status === 'ready'
-    const track = (said: Promise<unknown>): void => {
-      saying.add(said)
-      said.finally(() => saying.delete(said))
+    const track = (said: Promise<void>): void => {
+      const over = said.catch(report).then(() => void saying.delete(over))
+      saying.add(over)
     }
     const take = (deviceKey: number, insists: 0 | 1 = 0): void => {
       const epoch = held.get(deviceKey)
@@ -75,25 +83,34 @@ export function openRedisRoutes(redis: RouteCommands, time: Time, holdsMs = HOLD
       )
       track(said)
     }
-    const release = (deviceKey: number, epoch: number): void => {
-      if (!ready()) return void unsaid.set(deviceKey, epoch)
-      unsaid.delete(deviceKey)
-      track(redis.routeRelease(keyOf(deviceKey), epoch).catch(() => void unsaid.set(deviceKey, epoch)))
+    const goOn = (): void => {
+      if (!closed && held.size + unsaid.size > 0) cancel ??= time.after(STEP_MS, step)
+    }
+    const release = (deviceKey: number, epoch: number, since?: number): void => {
+      const later = (): void => {
+        unsaid.add(deviceKey, epoch, since)
+        goOn()
+      }
+      if (!ready()) later()
+      else track(redis.routeRelease(keyOf(deviceKey), epoch).then(() => {}, later))
     }
     const step = (): void => {
+      cancel = null
+      unsaid.step()
+      stepsSince++
       if (ready()) {
-        if (round.length === 0 && time.now() - roundAtMs >= AGAIN_MS) {
-          roundAtMs = time.now()
+        if (round.length === 0 && stepsSince >= AGAIN_STEPS) {
+          stepsSince = 0
           round = [...held.keys()]
-          for (const [deviceKey, epoch] of [...unsaid]) release(deviceKey, epoch)
         }
         const share = Math.max(10, Math.ceil((held.size * STEP_MS) / AGAIN_MS))
         for (const deviceKey of round.splice(0, share)) take(deviceKey)
+        for (const { key, value, since } of unsaid.take()) release(key, value, since)
       }
-      cancel = held.size + unsaid.size > 0 ? time.after(STEP_MS, step) : null
+      goOn()
     }
+    // What is unsaid waits for the next steps.
     const back = async (): Promise<void> => {
-      for (const [deviceKey, epoch] of [...unsaid]) release(deviceKey, epoch)
       const all = [...held.keys()]
       for (let at = 0; at < all.length; at += SLICE) {
         for (const deviceKey of all.slice(at, at + SLICE)) take(deviceKey)
@@ -106,8 +123,9 @@ export function openRedisRoutes(redis: RouteCommands, time: Time, holdsMs = HOLD
       hold(deviceKey, epoch) {
         if (epoch < (held.get(deviceKey) ?? 0)) return
         held.set(deviceKey, epoch)
+        unsaid.delete(deviceKey)
         take(deviceKey)
-        cancel ??= time.after(STEP_MS, step)
+        goOn()
       },
       release(deviceKey, epoch) {
         if (held.get(deviceKey) !== epoch) return
@@ -122,6 +140,7 @@ export function openRedisRoutes(redis: RouteCommands, time: Time, holdsMs = HOLD
         return there === null ? null : routeOf(there)
       },
       async close() {
+        closed = true
         cancel?.()
         redis.off('ready', back)
         for (const [deviceKey, epoch] of held) release(deviceKey, epoch)

@@ -53,7 +53,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
     bus: openRedisHints({ publisher: commands, subscriber, report, onLost }),
     presence: openRedisPresence(commands, time, presenceMs),
     places: openRedisPlaces(commands, PLACE_MS),
-    routes: openRedisRoutes(commands, time, routeMs),
+    routes: openRedisRoutes(commands, { time, report, holdsMs: routeMs }),
     meters: openRedisMeters(
       commands,
       openLocalMeters(() => time.now()),
