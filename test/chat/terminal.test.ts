@@ -108,7 +108,7 @@ describe.skipIf(!hasTerminals)('in a terminal', { timeout: SLOW }, () => {
     alice.enter('/chat dave')
     await terminal.see('seen? ✓✓ read')
     terminal.type('?')
-    await terminal.see('/verify [user]')
+    await terminal.see('/block [user]')
     expect(terminal.raw.replaceAll('\x1b', '^')).not.toMatch(/\^\[[34]8;5;/)
     await Promise.all([terminal.close(), alice.close()])
   })
