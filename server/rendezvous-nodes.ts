@@ -7,7 +7,7 @@ import type { Places } from './bus/places.ts'
 import type { Rendezvous } from './rendezvous.ts'
 import type { Time } from './time.ts'
 
-/** How long the other node is waited for, milliseconds. */
+/** How long the other node is waited for, milliseconds; before it Redis, for where that node is, up to as long again. */
 const ANSWER_MS = 2_000
 const RETRY_MS = 2_000
 
@@ -21,10 +21,18 @@ const placeOf = (address: string): string => createHash('sha256').update(address
 const unreached = (): RelayError =>
   new RelayError('UNAVAILABLE', 'the node where it waits was not reached', { retryAfterMs: RETRY_MS })
 
-/** @param own of this node. @param places makes this node's end of where somebody waits; undefined: there is one node. */
+/**
+ * @param own of this node. @param places makes this node's end of where somebody waits; undefined: there is one node.
+ * @param report an error nobody expected.
+ */
 export function joinRendezvous(
   own: Rendezvous,
-  { bus, places, time }: { bus: Bus; places: ((node: string) => Places) | undefined; time: Time },
+  {
+    bus,
+    places,
+    time,
+    report,
+  }: { bus: Bus; places: ((node: string) => Places) | undefined; time: Time; report(error: unknown): void },
 ): JoinedRendezvous {
   if (!places) return { ...own, hear() {}, close() {} }
   const node = randomUUID()
@@ -82,7 +90,7 @@ export function joinRendezvous(
       return holder !== null && holder !== node && ask(holder, place, sealed)
     },
     hear(hint) {
-      if (hint.kind === 'handed' && hint.node === node) void answer(hint)
+      if (hint.kind === 'handed' && hint.node === node) answer(hint).catch(report)
       if (hint.kind === 'taken' && hint.node === node) asked.get(hint.request)?.(hint.taken)
     },
     close: () => all.close(),

@@ -23,6 +23,8 @@ export type SessionsDeps = {
   queue: Queue
   /** Unix milliseconds. */
   clock: () => number
+  /** Milliseconds that only grow, whatever happens to the clock; the machine's unless said. */
+  monotonic?: () => number
   /** An error nobody expected. */
   report(error: unknown): void
   /** A session ended because its device is connected on another node, and how that was found out. */
@@ -31,6 +33,7 @@ export type SessionsDeps = {
 
 export class Sessions {
   private readonly deps: SessionsDeps
+  private readonly monotonic: () => number
   private readonly byDevice = new Map<number, Session>()
   /** Of each user the sessions that are not over; a displaced one is there until its socket is gone. */
   private readonly byUser = new Map<Uuid, Set<Session>>()
@@ -43,6 +46,7 @@ export class Sessions {
 
   constructor(deps: SessionsDeps) {
     this.deps = deps
+    this.monotonic = deps.monotonic ?? (() => performance.now())
   }
 
   get size(): number {
@@ -143,7 +147,7 @@ export class Sessions {
 
   private async slice(): Promise<void> {
     if (this.round.length === 0) {
-      const nowMs = performance.now()
+      const nowMs = this.monotonic()
       if (nowMs - this.roundAtMs < ROUND_MIN_MS) return
       this.roundAtMs = nowMs
       this.round = [...this.byDevice.values()]
@@ -187,9 +191,9 @@ export class Sessions {
 
   /** [C-4] */
   private ping(sessions: Session[]): void {
-    const nowMs = this.deps.clock()
+    const nowMs = this.monotonic()
     for (const session of sessions) {
-      if (nowMs - (this.pinged.get(session) ?? 0) < PING_MS) continue
+      if (nowMs - (this.pinged.get(session) ?? Number.NEGATIVE_INFINITY) < PING_MS) continue
       this.pinged.set(session, nowMs)
       session.connection.ping()
     }

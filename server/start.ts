@@ -135,7 +135,7 @@ export async function startRelay(
       rendezvous.hear(hint)
     })
     const reach = new Reach(sessions, bus)
-    const rendezvous = joinRendezvous(openRendezvous(), { bus, places: nodes.places, time })
+    const rendezvous = joinRendezvous(openRendezvous(), { bus, places: nodes.places, time, report })
     const consumers = new Consumers({ sessions, bus, routes: nodes.routes ?? openLocalRoutes(), report })
     const onUnknown = (deviceKeys: number[]): void => reach.lookAgain(deviceKeys)
     // Caches forget the conversation on every node, and whom the moved ones may know is looked up again.

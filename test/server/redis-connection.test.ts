@@ -4,7 +4,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { Limit } from '../../keys/meter.ts'
 import type { Bus, Hint } from '../../server/bus/bus.ts'
 import { openRedis, type RedisNodes, type RedisSettings } from '../../server/bus/redis.ts'
+import { openRendezvous } from '../../server/rendezvous.ts'
+import { type JoinedRendezvous, joinRendezvous } from '../../server/rendezvous-nodes.ts'
 import { systemTime } from '../../server/time.ts'
+import { FakeTime } from '../support/faketime.ts'
 import { openProxy } from '../support/proxy.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
@@ -66,6 +69,31 @@ describe('one Redis', () => {
     expect(told[0]).toBe(false)
     while (!behind.isConnected()) await soon()
     expect(told.at(-1)).toBe(true)
+  })
+})
+
+describe('linking across nodes', () => {
+  it('a connection that throws when it is handed something is reported; the other node hears nothing [I-5.3]', async () => {
+    const redis = await startRedis()
+    opened.push(redis)
+    const [time, reported] = [new FakeTime(), [] as unknown[]]
+    async function join(): Promise<JoinedRendezvous> {
+      const nodes = await open(redis)
+      const bus = end(nodes, (hint) => rendezvous.hear(hint))
+      const report = (error: unknown): void => void reported.push(error)
+      const rendezvous = joinRendezvous(openRendezvous(), { bus, places: nodes.places, time, report })
+      opened.push({ close: async () => rendezvous.close() })
+      return rendezvous
+    }
+    const [near, far] = [await join(), await join()]
+    await near.wait('somewhere', () => {
+      throw new Error('already gone')
+    })
+    const handed = expect(far.hand('somewhere', new Uint8Array(1))).rejects.toThrow(/not reached/)
+    while (reported.length === 0) await soon()
+    expect(reported).toEqual([new Error('already gone')])
+    time.advance(2_000)
+    await handed
   })
 })
 
