@@ -30,6 +30,7 @@ const PREFIX = 'sealpost:'
 const NODES = `${PREFIX}nodes`
 /** Hints on their way to Redis; beyond it they are lost, since memory is not for hints. I10 */
 const IN_FLIGHT_MAX = 10_000
+const IN_FLIGHT_MAX_BYTES = 16 * 1024 * 1024
 /** Channels joined again at a time when Redis is back. */
 const REJOIN_SLICE = 500
 
@@ -40,6 +41,7 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     const local = openLocalHub(report)(receive)
     const joined = new Set<Channel>()
     let inFlight = 0
+    let inFlightBytes = 0
     let closed = false
 
     const listen = async (channel: string): Promise<void> => {
@@ -65,15 +67,21 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
       }
     }
     const send = (channel: string, hint: Hint): void => {
-      if (publisher.status !== 'ready' || inFlight >= IN_FLIGHT_MAX) {
+      const isFull = inFlight >= IN_FLIGHT_MAX || inFlightBytes >= IN_FLIGHT_MAX_BYTES
+      if (publisher.status !== 'ready' || isFull) {
         onLost(1)
         return
       }
-      inFlight++
-      publisher.spublish(channel, origin + encodeHint(hint)).then(
-        () => void inFlight--,
+      const text = origin + encodeHint(hint)
+      const count = (sign: 1 | -1): void => {
+        inFlight += sign
+        inFlightBytes += sign * text.length
+      }
+      count(1)
+      publisher.spublish(channel, text).then(
+        () => count(-1),
         () => {
-          inFlight--
+          count(-1)
           onLost(1)
         },
       )

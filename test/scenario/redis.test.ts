@@ -119,6 +119,24 @@ it('emptied, and every connection cut off by Redis: the same', async () => {
   await untilHinted()
 })
 
+it('more than Redis takes at once is not kept for it: lost, and what follows gets through. I10', async () => {
+  const [from, to] = [await connect(), await connect()]
+  let came = 0
+  const [node, other] = [from.bus(() => {}), to.bus(() => came++)]
+  await other.join('device:77')
+  lost = 0
+  // All before the first of them left: 32 MiB.
+  const long = 'x'.repeat(8_192)
+  for (let i = 0; i < 4_000; i++) node.publish({ kind: 'acked', userId: long, messages: [], countable: false })
+  expect(lost).toBeGreaterThan(1_500)
+  expect(lost).toBeLessThan(2_500)
+  while (came === 0) {
+    node.publish({ kind: 'lookAgain', deviceKey: 77 })
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  await Promise.all([node.close(), other.close()])
+})
+
 it('a node that dies takes its users along when its word ends; one that lives does not', async () => {
   const [dying, living, asking] = [await connect(2_000), await connect(2_000), await connect(2_000)]
   // Users of nobody else: the relays speak for those who are connected.
