@@ -70,7 +70,7 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   for (const entry of entries) {
     locks.add(entry.sender.deviceKey)
     for (const { device } of entry.overflow) locks.add(device.deviceKey)
-    // Locked although nothing is written: a blocked sender waits for the same locks as any other. [V-7.1]
+    // Locked although nothing is written: whose send is suppressed waits for the same locks as any other. [V-6.3] [V-7.1]
     for (const { deviceKey } of entry.suppressed) locks.add(deviceKey)
     for (const { device } of entry.rows) {
       locks.add(device.deviceKey)

@@ -60,7 +60,7 @@ export function decide(sender: Sender, send: Send, roster: Roster): Addressed[] 
 /** Where a send goes: to queues, and to whom it is that does not want it, or has not been asked yet. */
 export type Route = {
   rows: Addressed[]
-  /** Devices of a user who blocks the sender: addressed like any other, and given nothing. [V-7.1] */
+  /** Devices of who blocks the sender, or to whom his devices may say nothing yet: addressed like any other, and given nothing. [V-6.3] [V-7.1] */
   suppressed: RosterDevice[]
   /** The pending member it is for: such messages are counted. [V-6.2] */
   asks: Uuid | null
@@ -73,15 +73,18 @@ export function route(sender: Sender, send: Send, roster: Roster): Route {
   const addressed = decide(sender, send, roster)
   const { pendingUser, blockers } = roster
   const others = addressed.filter(({ device }) => device.userId !== sender.userId)
-  const isUnwanted = ({ device: { userId } }: Addressed) => userId !== sender.userId && blockers.includes(userId)
-  const isBlocked = blockers.length > 0 && others.some(isUnwanted)
+  const isPending = pendingUser === sender.userId
+  // What devices send each other by themselves is SCOPE_SUBSET: only a message of the user to the other one is an answer, and before
+  // it, what his devices say would tell the stranger that it was fetched. [V-6.3]
+  const isTooEarly = isPending && send.scope === 'SUBSET'
+  const isUnwanted = ({ device: { userId } }: Addressed) =>
+    userId !== sender.userId && (isTooEarly || blockers.includes(userId))
+  const isSuppressed = (isTooEarly || blockers.length > 0) && others.some(isUnwanted)
   return {
-    rows: isBlocked ? addressed.filter((each) => !isUnwanted(each)) : addressed,
-    suppressed: isBlocked ? others.filter(isUnwanted).map(({ device }) => device) : [],
-    asks: pendingUser !== null && pendingUser !== sender.userId && others.length > 0 ? pendingUser : null,
-    // What devices send each other by themselves is SCOPE_SUBSET: only a message of the user to the other one is an answer.
-    accepts:
-      pendingUser === sender.userId && send.scope === 'ALL' && others.some(({ recipient }) => recipient.withheld === 0),
+    rows: isSuppressed ? addressed.filter((each) => !isUnwanted(each)) : addressed,
+    suppressed: isSuppressed ? others.filter(isUnwanted).map(({ device }) => device) : [],
+    asks: pendingUser !== null && !isPending && others.length > 0 ? pendingUser : null,
+    accepts: isPending && send.scope === 'ALL' && others.some(({ recipient }) => recipient.withheld === 0),
   }
 }
 

@@ -80,6 +80,21 @@ describe('a direct conversation waits for the other one [V-6.1]', () => {
     expect(await stateOf(bob, direct)).toBe('pending')
   })
 
+  it('what his devices say by themselves meanwhile is answered as ever and stored for his own: it would tell who is there', async () => {
+    const [more, a] = [await bob.link(), await live(ann)]
+    const [b, b2] = [await live(bob), await live(more)]
+    const asSubset = { scope: Scope.SCOPE_SUBSET }
+    const first = (await b.send(direct, [ann.to(), more.to()], asSubset)).messageAccepted
+    expect(first).toMatchObject({ duplicate: false, skipped: [] })
+    expect((await b2.next('envelope')).messageId).toEqual(first!.messageId)
+    await a.fence()
+    expect(a.envelopes()).toEqual([])
+    must(await accept(bob, direct))
+    expect((await a.next('envelope')).systemEvent?.memberAccepted).toBeTruthy()
+    expect((await b.send(direct, [ann.to()], asSubset)).messageAccepted).toBeTruthy()
+    expect((await a.next('envelope')).ciphertext).toBeTruthy()
+  })
+
   it('a word does: both are told, again changes nothing', async () => {
     const [a, b] = [await live(ann), await live(bob)]
     const revision = (await view(bob, direct)).revision
