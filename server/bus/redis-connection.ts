@@ -44,6 +44,7 @@ const RECONNECT_MAX_MS = 1_000
  */
 const SILENCE_MS = 3_000
 const PINGS_PER_SILENCE = 1.5
+const SILENCES_PER_REFRESH = 5
 
 const SCRIPTS = { ...PRESENCE_SCRIPTS, ...ROUTE_SCRIPTS, ...PLACE_SCRIPTS, ...METER_SCRIPTS }
 /** What is used besides. */
@@ -163,6 +164,8 @@ function openCluster(urls: string[], socketTimeout: number): [Cluster, Cluster] 
     enableAutoPipelining: true,
     // In a pipeline they throw where nobody can catch it, for a slot no server has.
     autoPipeliningIgnoredCommands: HEARING,
+    // Of slots that nobody had nothing is asked, so nothing else says that somebody has them now.
+    slotsRefreshInterval: socketTimeout * SILENCES_PER_REFRESH,
     clusterRetryStrategy: (times) => Math.min(50 * 2 ** times, RECONNECT_MAX_MS),
     redisOptions: {
       connectTimeout: CONNECT_TIMEOUT_MS,

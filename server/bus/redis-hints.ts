@@ -11,7 +11,8 @@ export type Subscriber = {
   ssubscribe(channel: string): Promise<unknown>
   sunsubscribe(channel: string): Promise<unknown>
   on(event: 'smessage', listener: (channel: string, message: string) => void): unknown
-  on(event: 'ready', listener: () => void): unknown
+  /** Of a cluster: its masters are others now, and so are the connections to them. */
+  on(event: 'ready' | 'subscribersReady', listener: () => void): unknown
   off(event: string, listener: (...args: never[]) => void): unknown
   readonly status: string
 }
@@ -40,21 +41,31 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     const origin = randomUUID()
     const local = openLocalHub(report)(receive)
     const joined = new Set<Channel>()
+    /** Joined, and Redis could not be told. */
+    const missed = new Set<string>()
     let inFlight = 0
     let inFlightBytes = 0
     let closed = false
 
+    const isWanted = (channel: string): boolean =>
+      channel === NODES || joined.has(channel.slice(PREFIX.length) as Channel)
     const listen = async (channel: string): Promise<void> => {
       if (subscriber.status !== 'ready') return
-      // What fails here is made up for when the connection is ready again.
-      await subscriber.ssubscribe(channel).catch(() => {})
+      // What fails here is made up for when the connection is ready again, or a cluster has who answers for it.
+      await subscriber.ssubscribe(channel).then(
+        () => void missed.delete(channel),
+        () => void (isWanted(channel) && missed.add(channel)),
+      )
+    }
+    const listenAll = async (channels: string[]): Promise<void> => {
+      for (let at = 0; at < channels.length && !closed; at += REJOIN_SLICE)
+        await Promise.all(channels.slice(at, at + REJOIN_SLICE).map((each) => isWanted(each) && listen(each)))
     }
     const ready = async (): Promise<void> => {
-      await listen(NODES)
-      const all = [...joined]
-      for (let at = 0; at < all.length && !closed; at += REJOIN_SLICE)
-        await Promise.all(all.slice(at, at + REJOIN_SLICE).map((each) => joined.has(each) && listen(PREFIX + each)))
+      missed.clear()
+      await listenAll([NODES, ...[...joined].map((each) => PREFIX + each)])
     }
+    const again = (): Promise<void> => listenAll([...missed])
     const hear = (channel: string, message: string): void => {
       const name = channel.slice(PREFIX.length) as Channel
       if (closed || message.startsWith(origin) || (channel !== NODES && !joined.has(name))) return
@@ -89,6 +100,7 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
 
     subscriber.on('smessage', hear)
     subscriber.on('ready', ready)
+    subscriber.on('subscribersReady', again)
     void ready()
     return {
       async join(channel) {
@@ -97,6 +109,7 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
       },
       leave(channel) {
         joined.delete(channel)
+        missed.delete(PREFIX + channel)
         local.leave(channel)
         if (subscriber.status === 'ready') subscriber.sunsubscribe(PREFIX + channel).catch(() => {})
       },
@@ -111,6 +124,7 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
         closed = true
         subscriber.off('smessage', hear)
         subscriber.off('ready', ready)
+        subscriber.off('subscribersReady', again)
         await local.close()
       },
     } satisfies Bus

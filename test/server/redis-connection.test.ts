@@ -148,7 +148,10 @@ describe('a cluster', () => {
     const isGone = async (key: string): Promise<boolean> =>
       Number((await redis.command('cluster', 'keyslot', key))[0]) <= 5460
     const nodes = await open(redis)
-    const bus = end(nodes)
+    const heard = new Set<number>()
+    const bus = end(nodes, (hint) => {
+      if (hint.kind === 'lookAgain') heard.add(hint.deviceKey)
+    })
     const routes = nodes.routes(() => {})
     opened.push(routes)
     const presence = nodes.presence()
@@ -187,5 +190,15 @@ describe('a cluster', () => {
     while (lost < 10_000) await soon()
     bus.publish({ kind: 'lookAgain', deviceKey: there[0]! })
     expect(lost).toBe(10_000)
+
+    // The node that came when nobody had them hears what is said to it once somebody has.
+    for (const key of [there[0]!, away[0]!]) await bus.join(`device:${key}`)
+    heard.clear()
+    await redis.commandAt(0, 'cluster', 'addslotsrange', '0', '5460')
+    const far = end(await open(redis))
+    while (heard.size < 2) {
+      for (const deviceKey of [there[0]!, away[0]!]) far.publish({ kind: 'lookAgain', deviceKey })
+      await soon()
+    }
   })
 })

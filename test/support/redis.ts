@@ -13,6 +13,8 @@ export type TestRedis = {
   cluster: boolean
   /** A command on every server, as redis-cli would send it. */
   command(...words: string[]): Promise<unknown[]>
+  /** The same on one of them. */
+  commandAt(server: number, ...words: string[]): Promise<unknown>
   /** As by kill -9; start() brings an empty one back on the same port. */
   kill(): Promise<void>
   start(): Promise<void>
@@ -43,17 +45,16 @@ export async function startRedis({ servers = 1 }: { servers?: 1 | 3 } = {}): Pro
     client.on('error', () => {})
     return client
   }
-  const each = async (...words: string[]): Promise<unknown[]> =>
-    Promise.all(
-      ports.map(async (port) => {
-        const client = connect(port)
-        try {
-          return await client.call(words[0]!, ...words.slice(1))
-        } finally {
-          client.disconnect()
-        }
-      }),
-    )
+  async function commandAt(server: number, ...words: string[]): Promise<unknown> {
+    const client = connect(ports[server]!)
+    try {
+      return await client.call(words[0]!, ...words.slice(1))
+    } finally {
+      client.disconnect()
+    }
+  }
+  const each = (...words: string[]): Promise<unknown[]> =>
+    Promise.all(ports.map((_, server) => commandAt(server, ...words)))
 
   async function start(): Promise<void> {
     running = ports.map((port) => {
@@ -109,6 +110,7 @@ export async function startRedis({ servers = 1 }: { servers?: 1 | 3 } = {}): Pro
     urls: ports.map((port) => `redis://127.0.0.1:${port}`),
     cluster,
     command: each,
+    commandAt,
     kill: stop,
     start,
     async close() {
