@@ -1,10 +1,10 @@
 // Repair of what could not be read: libsignal's retry receipt to the sender's device, and our answer to one: the session is ended if
 // it is the broken one, and what the peer missed is sent to it again. Receipts are not signed: a relay can forge them, so they are
 // bounded and cost no more than a session.
-import { uuidV7 } from '../proto/ids.ts'
+import { type Uuid, uuidV7 } from '../proto/ids.ts'
 import { addressOf } from './book.ts'
 import type { Core } from './core.ts'
-import { type Incoming, keepUnreadable } from './incoming.ts'
+import { type Incoming, keepUnreadable, unreadable } from './incoming.ts'
 import { enqueue, hasRoom } from './outbox.ts'
 import { takeForResend } from './sentlog.ts'
 import type { Transaction } from './storage.ts'
@@ -33,6 +33,20 @@ export function complain(core: Core, tx: Transaction, incoming: Incoming): void 
     ...{ to: [address], body: {} },
     recipients: [{ ...address, type: CIPHERTEXT.PLAINTEXT, content: receipt, withheld: null }],
   })
+}
+
+/** Conversations that the user has accepted, or written in. */
+const spokenIn = new Table<true>('spoken_in')
+
+/**
+ * The user accepted the conversation, or wrote in it for the first time: what could not be read is complained of once more. Before,
+ * the relay lets nothing through that devices say by themselves. [V-6.3] Again it does nothing.
+ */
+export function noteSpoken(core: Core, tx: Transaction, conversationId: Uuid): void {
+  if (spokenIn.has(tx, conversationId)) return
+  spokenIn.put(tx, conversationId, true)
+  for (const { record } of unreadable.scan(tx))
+    if (record.conversationId === conversationId && record.reason !== 'untrusted_identity') complain(core, tx, record)
 }
 
 /** A peer could not read what we sent. */

@@ -2,6 +2,7 @@
 // `failed`. A broken connection costs no attempt: the rows wait for the next.
 import { RelayError } from '../proto/errors.ts'
 import { WITHHELD } from './book.ts'
+import { noteSpoken } from './complaints.ts'
 import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import { Unreachable } from './http.ts'
@@ -10,9 +11,9 @@ import type { Recipient } from './mismatch.ts'
 import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
 import { Pace } from './pace.ts'
 import { noteAnswered } from './ratchet.ts'
+import { rest } from './rest.ts'
 import { type Sealer, Unsendable } from './send.ts'
 import { noteSent } from './sentlog.ts'
-import { pause } from './time.ts'
 import { type ClientBody, idBytes, idOf, refusal, Scope, type ServerFrame } from './wire.ts'
 
 /** [S-9.6] */
@@ -44,7 +45,7 @@ export class Delivery {
     this.sealer = sealer
     this.fail = fail
     this.known = known
-    this.pace = new Pace(core.time)
+    this.pace = new Pace(core.time, (ms) => rest(core, ms))
   }
 
   /** Looks for work, everywhere or in one conversation; harmless at any time. */
@@ -103,7 +104,7 @@ export class Delivery {
           continue
         }
         if (isStrange(error)) attempt++
-        await pause(core.time, waitMs)
+        await rest(core, waitMs)
         if (!core.connection.isLive) throw new Disconnected('the connection ended meanwhile')
         // It may have been given up or accepted while this waited.
         const now = core.storage.transaction((tx) => rowAt(tx, row.place))
@@ -119,7 +120,7 @@ export class Delivery {
       } catch (failure) {
         const waitMs = this.afterError(failure, attempt)
         if (waitMs === null) throw failure
-        await pause(this.core.time, waitMs)
+        await rest(this.core, waitMs)
         if (!this.core.connection.isLive) throw new Disconnected('the connection ended meanwhile')
       }
     }
@@ -184,6 +185,7 @@ export class Delivery {
       for (const each of recipients) if (!each.withheld) noteAnswered(tx, each)
       if (row.kind !== 'message') return null
       const { clientMessageId, conversationId, body } = row
+      noteSpoken(core, tx, conversationId)
       const sentAtMs = answer.sentAtMs ?? nowMs
       noteSent(tx, { clientMessageId, conversationId, sentAtMs, body, recipients, resends: {} }, nowMs)
       const audience = audienceOf(recipients, core.account.self.userId)

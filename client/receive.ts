@@ -3,7 +3,7 @@
 import type { Uuid } from '../proto/ids.ts'
 import { uuidV7 } from '../proto/ids.ts'
 import { addressOf } from './book.ts'
-import { answerComplaint, complain } from './complaints.ts'
+import { answerComplaint, complain, noteSpoken } from './complaints.ts'
 import { type Binding, type Body, checkBinding, isAmong, Unbound, unpack } from './content.ts'
 import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
@@ -33,16 +33,13 @@ import { CIPHERTEXT, type Envelope, idOf, nameOf } from './wire.ts'
 /** Events to raise once the transaction is committed. */
 type Telling = (() => void)[]
 
-/** queued: something may wait in a conversation's outbox. */
-type Hooks = SystemHooks & { queued(conversationId: Uuid): void }
-
 /** Takes envelopes one at a time. */
 export class Receiver {
   private readonly core: Core
   private readonly conversations: Conversations
-  private readonly hooks: Hooks
+  private readonly hooks: SystemHooks
 
-  constructor(core: Core, conversations: Conversations, hooks: Hooks) {
+  constructor(core: Core, conversations: Conversations, hooks: SystemHooks) {
     this.core = core
     this.conversations = conversations
     this.hooks = hooks
@@ -183,6 +180,7 @@ export class Receiver {
     this.takeNames(tx, row, telling)
     if (row.body.naming) return
     const isOwn = sender.userId === this.core.account.self.userId
+    if (isOwn) noteSpoken(this.core, tx, conversationId)
     const message = addMessage(tx, {
       ...{ id: row.resendOf || clientMessageId, messageId, conversationId },
       ...{ senderUserId: sender.userId, senderDeviceId: sender.deviceId, sentAtMs: row.sentAtMs },

@@ -1,6 +1,7 @@
 // What the relay itself tells through the queue: changes of conversations, of one's own devices, of others' identity keys. [V-1]
 import type { Uuid } from '../proto/ids.ts'
 import { dropDevice, noteDevice } from './book.ts'
+import { noteSpoken } from './complaints.ts'
 import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
 import { CHANGE, type ChangeName } from './roster.ts'
@@ -11,8 +12,12 @@ import { DeviceChange, type Envelope, idOf, Role } from './wire.ts'
 const nameOfChange = (value: number): ChangeName | undefined =>
   (Object.keys(CHANGE) as ChangeName[]).find((name) => CHANGE[name] === value)
 
-/** unsettled: a chain must be fetched. renewed: a user is said to have another identity key. */
-export type SystemHooks = { unsettled(conversationId: Uuid): void; renewed(userId: Uuid): void }
+/** unsettled: a chain must be fetched. renewed: a user is said to have another identity key. queued: something may wait in its outbox. */
+export type SystemHooks = {
+  unsettled(conversationId: Uuid): void
+  renewed(userId: Uuid): void
+  queued(conversationId: Uuid): void
+}
 
 /** @param telling events to raise after the commit. */
 export function takeSystemEvent(
@@ -57,7 +62,11 @@ export function takeSystemEvent(
   }
   if (memberAccepted && conversationId) {
     const userId = idOf(memberAccepted.userId)
-    telling.push(() => core.events.emit('member_accepted', { conversationId, userId }))
+    if (userId === core.account.self.userId) noteSpoken(core, tx, conversationId)
+    telling.push(() => {
+      core.events.emit('member_accepted', { conversationId, userId })
+      hooks.queued(conversationId)
+    })
   }
   // [V-5] A reason to look, and nothing else.
   if (identityChanged) telling.push(() => hooks.renewed(idOf(identityChanged.userId)))

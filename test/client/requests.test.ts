@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import type { Device } from '../../client/index.ts'
 import { STRANGER_MAX_MESSAGES } from '../../proto/limits.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { joined, quiet, say, texts, until } from '../support/sdk.ts'
+import { joined, type Options, quiet, say, texts, until } from '../support/sdk.ts'
+import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -12,8 +13,8 @@ beforeAll(async () => {
 afterAll(() => relay.close())
 
 const open: Device[] = []
-const join = async (): Promise<Device> => {
-  const made = await joined(relay)
+const join = async (options: Options = {}): Promise<Device> => {
+  const made = await joined(relay, options)
   open.push(made)
   return made
 }
@@ -25,7 +26,7 @@ it('what devices say by themselves accepts nothing; an answer does', async () =>
   say(ann, id, 'hello')
   await until(bob, 'message')
   for (const each of [ann, bob]) await quiet(each)
-  // By now Bob's device has answered Ann's first message with a heartbeat.
+  // By now Bob's device has sent a heartbeat for Ann's first message, which nobody gets.
   expect(await bob.requests.list()).toEqual([{ conversationId: id, kind: 'direct', byUserId: ann.userId }])
   expect(await ann.requests.list()).toEqual([])
   const heard = until(ann, 'message', (message) => message.senderUserId === bob.userId)
@@ -33,6 +34,43 @@ it('what devices say by themselves accepts nothing; an answer does', async () =>
   await heard
   expect(await bob.requests.list()).toEqual([])
 })
+
+it.each([
+  ['says so', (bob: Device, id: string) => bob.requests.accept(id)],
+  ['answers', (bob: Device, id: string) => void bob.send(id, { text: 'what?' })],
+])(
+  'a device tells the stranger nothing by itself, and asks again for what it could not read when its user %s',
+  async (_, accept) => {
+    const [hers, his] = [new Tamper(), new Tamper()]
+    const [ann, bob] = [await join({ transport: hers }), await join({ transport: his })]
+    const heard: unknown[] = []
+    hers.frames = (frame) => {
+      if (frame.envelope?.ciphertext) heard.push(frame.envelope.ciphertext.ciphertextType)
+      return [frame]
+    }
+    his.frames = (frame) => {
+      const { ciphertext } = frame.envelope ?? {}
+      if (ciphertext?.content) {
+        his.frames = null
+        ciphertext.content = Uint8Array.from(ciphertext.content)
+        ciphertext.content[ciphertext.content.length - 1]! ^= 1
+      }
+      return [frame]
+    }
+    const id = await ann.conversations.direct(bob.userId)
+    const broken = until(bob, 'undecryptable')
+    say(ann, id, 'hello')
+    await broken
+    say(ann, id, 'hello?')
+    await until(bob, 'message')
+    for (const each of [bob, ann]) await quiet(each)
+    expect(texts(bob, id)).toEqual(['hello?'])
+    expect(heard).toEqual([])
+    const repaired = until(bob, 'message', ({ body }) => body.text === 'hello')
+    await accept(bob, id)
+    await repaired
+  },
+)
 
 it('the eleventh message fails, and goes out when the other one has accepted', async () => {
   const [ann, bob] = [await join(), await join()]
