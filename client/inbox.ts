@@ -3,8 +3,8 @@ import { isSame } from './bytes.ts'
 import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import type { Receiver } from './receive.ts'
+import { rest } from './rest.ts'
 import { ordered, Table } from './tables.ts'
-import { pause } from './time.ts'
 import { type Envelope, refusal } from './wire.ts'
 
 /** A loss that was acked: for an app that was not there when it was told. */
@@ -77,7 +77,7 @@ export class Inbox {
     for (let more = true; more && round === this.round; ) {
       const answer = await this.core.connection.askWithin(PAGE_WITHIN_MS, { syncRequest: { lastMessageId, limit: 0 } })
       if (answer.error) {
-        await pause(this.core.time, Math.max(refusal(answer.error).retryAfterMs, 500))
+        await rest(this.core, Math.max(refusal(answer.error).retryAfterMs, 500))
         continue
       }
       const { messages = [], hasMore, gap } = answer.syncResponse ?? {}

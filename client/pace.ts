@@ -1,6 +1,6 @@
 // How fast an account's sends may leave: at once, until the relay says that it was too much; then one at a time. [S-9.4] [S-9.5]
 import { RelayError } from '../proto/errors.ts'
-import { pause, type Time } from './time.ts'
+import type { Time } from './time.ts'
 
 const WAIT_AT_LEAST_MS = 500
 /** So long after the last wait nobody was refused: all is well again. Longer than what others waited meanwhile takes to come back. */
@@ -12,13 +12,16 @@ const CAREFUL_MS = 5000
  */
 export class Pace {
   private readonly time: Time
+  private readonly rest: (ms: number) => Promise<boolean>
   private refusedAtMs = Number.NEGATIVE_INFINITY
   private untilMs = Number.NEGATIVE_INFINITY
   private waiting = 0
   private last: Promise<unknown> = Promise.resolve()
 
-  constructor(time: Time) {
+  /** @param rest waits so long; false = in vain, there is nobody to send to any more: what waits runs, and finds that out itself. */
+  constructor(time: Time, rest: (ms: number) => Promise<boolean>) {
     this.time = time
+    this.rest = rest
   }
 
   /** Runs it, now or in its turn, and returns or throws what it does. A RATE_LIMITED or OVERLOADED holds all that follow back. */
@@ -26,7 +29,7 @@ export class Pace {
     if (this.waiting === 0 && this.restMs() < -CAREFUL_MS) return this.watched(send)
     this.waiting++
     const turn = this.last.then(async () => {
-      for (let restMs = this.restMs(); restMs > 0; restMs = this.restMs()) await pause(this.time, restMs)
+      for (let restMs = this.restMs(); restMs > 0; restMs = this.restMs()) if (!(await this.rest(restMs))) break
       return this.watched(send)
     })
     this.last = turn.catch(() => {})

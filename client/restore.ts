@@ -3,8 +3,8 @@ import type { Core } from './core.ts'
 import { frameOf } from './delivery.ts'
 import { changeMessage } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
+import { rest } from './rest.ts'
 import { allSent, type SentRow } from './sentlog.ts'
-import { pause } from './time.ts'
 import { idOf, nameOf, refusal, type ServerFrame } from './wire.ts'
 
 /** [S-4.5] */
@@ -33,7 +33,7 @@ async function resend(core: Core, row: SentRow): Promise<ServerFrame['messageAcc
     const answer = await core.connection.ask(frameOf({ ...row, recipients, to: isSubset ? [] : null }))
     if (!answer.error) return answer.messageAccepted
     const { code, mismatch, retryAfterMs } = refusal(answer.error)
-    if (LATER.includes(code)) await pause(core.time, Math.max(retryAfterMs, 500))
+    if (LATER.includes(code)) await rest(core, Math.max(retryAfterMs, 500))
     else if (code !== 'DEVICE_MISMATCH' || !mismatch) return null
     else {
       const gone = new Set([...mismatch.extra, ...mismatch.stale].map(nameOf))

@@ -2,7 +2,7 @@
 import { type ErrorCode, RelayError } from '../proto/errors.ts'
 import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
-import { pause } from './time.ts'
+import { rest } from './rest.ts'
 import { type ClientBody, refusal, type ServerFrame } from './wire.ts'
 
 /** One kind of signal. */
@@ -28,7 +28,7 @@ export async function askPatiently(core: Core, body: ClientBody, isWanted: () =>
     if (!answer.error) return isWanted() ? answer : null
     const error = refusal(answer.error)
     if (!LATER.includes(error.code)) throw error
-    await pause(core.time, Math.max(error.retryAfterMs, WAIT_AT_LEAST_MS))
+    await rest(core, Math.max(error.retryAfterMs, WAIT_AT_LEAST_MS))
   }
   return null
 }

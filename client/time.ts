@@ -22,9 +22,3 @@ export const systemTime: Time = {
     return () => clearTimeout(timer)
   },
 }
-
-/** Resolves after so many milliseconds. */
-export const pause = (time: Time, ms: number): Promise<void> =>
-  new Promise((resolve) => {
-    time.after(ms, resolve)
-  })

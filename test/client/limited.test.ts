@@ -1,13 +1,17 @@
 // A relay that limits sends, as the SDK's user meets it: later, in order, and nothing else. [S-9.4] [S-9.5]
 import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { MemoryStorage } from '../../client/index.ts'
 import { Pace } from '../../client/pace.ts'
 import { RelayError } from '../../proto/errors.ts'
+import { sealpost } from '../../proto/generated/relay.js'
 import { liftedRates } from '../../server/limits.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { joined, quiet, say, shown, texts } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
+
+const { ErrorCode, ServerFrame } = sealpost.v1
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -68,16 +72,17 @@ it('however many conversations wait, after a refusal one message asks whether it
     while (refused === told) await wire.heard()
     expect(sends()).toBe(before + asked)
   }
-  const closed = alice.close()
-  // What still waits learns that it is over when its time comes.
-  time.advance(60_000)
-  await Promise.all([closed, bob.close(), carol.close()])
+  // Who waits for its turn learns that it is over now, and leaves no timer behind.
+  alice.disconnect()
+  await alice.settled()
+  expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  await Promise.all([alice.close(), bob.close(), carol.close()])
   await narrow.close()
 }, 20_000)
 
 it('a clock that is put back after a refusal makes nothing wait for that long', async () => {
   const time = new FakeTime()
-  const pace = new Pace(time)
+  const pace = new Pace(time, () => Promise.reject(new Error('it waits')))
   const refused = new RelayError('RATE_LIMITED', 'too many messages', { retryAfterMs: 2000 })
   await expect(pace.run(() => Promise.reject(refused))).rejects.toBe(refused)
   time.nowMs -= 3_600_000
@@ -85,4 +90,26 @@ it('a clock that is put back after a refusal makes nothing wait for that long', 
   await setImmediate()
   expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
   expect(await asked).toBe('asked')
+})
+
+it('a device is closed at once while it waits for a page of its queue, however long the relay said', async () => {
+  const [wire, time] = [new Tamper(), new FakeTime()]
+  const storage = new MemoryStorage()
+  const carol = await joined(relay, { transport: wire, time, storage })
+  await quiet(carol)
+  let refused = 0
+  wire.frames = (frame) => {
+    if (!frame.syncResponse) return [frame]
+    refused++
+    const error = { code: ErrorCode.ERROR_CODE_RATE_LIMITED, message: '', retryAfterMs: 30_000 }
+    return [ServerFrame.create({ requestId: frame.requestId, error })]
+  }
+  carol.disconnect()
+  carol.connect()
+  while (refused === 0) await wire.heard()
+  // It has planned to wait by then.
+  await setImmediate()
+  await carol.close()
+  expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  expect(refused).toBe(1)
 })
