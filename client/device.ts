@@ -84,13 +84,13 @@ export class Device extends Emitter<DeviceEvents> {
       queued: (id) => this.delivery.flush(id),
     })
     this.inbox = new Inbox(this.core, this.receiver, fail)
-    this.delivery = new Delivery(this.core, new Sealer(this.core, this.conversations), fail, (id) =>
-      this.signals.status.ask(id),
-    )
+    const sealer = new Sealer(this.core, this.conversations)
+    this.delivery = new Delivery(this.core, sealer, fail, (id) => this.signals.status.ask(id))
     this.upkeep = new Upkeep(this.core)
     const reviewed = (id: Uuid) => this.receiver.review(id)
     this.settling = new Settling(this.core, this.conversations, { reviewed, unexpected })
-    this.greeting = new Greeting(this.core, this.upkeep, { forgetful: () => this.signals.reads.retell(), unexpected })
+    const forgetful = () => this.signals.reads.retell()
+    this.greeting = new Greeting(this.core, this.upkeep, { forgetful, isMember, unexpected })
     const guarded = (work: () => unknown) => {
       try {
         work()

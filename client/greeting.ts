@@ -1,4 +1,5 @@
 // The first frame of a connection: whether this is our relay, what time it has, and what is due when its database went back. [C-3] [K-9]
+import type { Uuid } from '../proto/ids.ts'
 import { hex } from './bytes.ts'
 import type { Core } from './core.ts'
 import { expireFailed } from './outbox.ts'
@@ -8,8 +9,15 @@ import { unlinkAgain } from './unlinked.ts'
 import type { Upkeep } from './upkeep.ts'
 import { type Hello, idOf } from './wire.ts'
 
-/** forgetful: the relay may have lost what it had committed. unexpected: told of what nobody expected. */
-type Hooks = { forgetful(): void; unexpected(error: unknown): void }
+/**
+ * forgetful: the relay may have lost what it had committed. isMember: as the signed chain has it. unexpected: told of what nobody
+ * expected.
+ */
+type Hooks = {
+  forgetful(): void
+  isMember(conversationId: Uuid, userId: Uuid): boolean
+  unexpected(error: unknown): void
+}
 
 /** Takes every Hello. */
 export class Greeting {
@@ -58,7 +66,7 @@ export class Greeting {
       this.hooks.forgetful()
       await unlinkAgain(this.core)
       await this.upkeep.replaceOneTime()
-      await resendAll(this.core)
+      await resendAll(this.core, this.hooks.isMember)
       this.core.account.update({ epoch })
     } catch (error) {
       this.hooks.unexpected(error)

@@ -85,6 +85,13 @@ export function setAside(tx: Transaction, row: OutboxRow, failure: string): void
   failed.put(tx, row.place, { ...row, failure })
 }
 
+/** What was accepted once and is not any more: failed, with the bytes it has. */
+export function addFailed(tx: Transaction, row: Omit<OutboxRow, 'place'>): void {
+  const place = placeIn(tx, row.conversationId)
+  failed.put(tx, place, { ...row, place })
+  byId.put(tx, row.clientMessageId, place)
+}
+
 /** Lets go of the bytes of failed rows that are too old to be sent again; their messages stay shown as failed. */
 export function expireFailed(tx: Transaction, nowMs: number): void {
   for (const { record } of failed.scan(tx)) if (nowMs - record.queuedAtMs > OUTBOX_MAX_AGE_MS) removeRow(tx, record)

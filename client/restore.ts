@@ -1,32 +1,81 @@
 // After the relay's database was restored from a backup: what it had accepted and may have forgotten goes out again. [K-9.1]
+import { type ErrorCode, RelayError } from '../proto/errors.ts'
+import type { Uuid } from '../proto/ids.ts'
+import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import { frameOf } from './delivery.ts'
-import { changeMessage } from './messages.ts'
+import { changeMessage, findMessage } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
+import { addFailed } from './outbox.ts'
 import { rest } from './rest.ts'
-import { allSent, type SentRow } from './sentlog.ts'
+import { allSent, removeSent, type SentRow } from './sentlog.ts'
 import { idOf, nameOf, refusal, type ServerFrame } from './wire.ts'
 
 /** [S-4.5] */
 const MAX_ROUNDS = 5
 /** [S-9.5] Nothing is decided by these. */
-const LATER = ['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE']
+const LATER: readonly ErrorCode[] = ['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE']
 
 /**
  * The same ids and bytes: whoever has them drops them. Devices that are gone or began anew are left out, those that came since were
- * not meant. What the relay refuses is left. @throws Disconnected: to be done again, whole.
+ * not meant. What is FORBIDDEN because the other one's acceptance was forgotten is failed from now on, unless somebody is known to have
+ * it; what the relay refuses otherwise is left. @param isMember as the signed chain has it. @throws Disconnected, Unreachable: to be done
+ * again, whole.
  */
-export async function resendAll(core: Core): Promise<void> {
+export async function resendAll(core: Core, isMember: (id: Uuid, userId: Uuid) => boolean): Promise<void> {
   const { userId: senderUserId, deviceId: senderDeviceId } = core.account.self
+  /** By conversation: whether it is one of the user's for the relay, too. */
+  const accepted = new Map<Uuid, boolean>()
+  const wrote = ({ recipients }: SentRow) => recipients.some((to) => to.userId !== senderUserId && !to.withheld)
   for (const row of core.storage.transaction(allSent)) {
-    const accepted = await resend(core, row)
+    const { conversationId } = row
+    // Who wrote there had accepted it. What goes to some of the devices only, as below, accepts nothing. [V-6.1]
+    if (!accepted.has(conversationId) && wrote(row) && isMember(conversationId, senderUserId))
+      accepted.set(conversationId, await accept(core, conversationId))
+    const answer = await resend(core, row)
     const which = { senderUserId, senderDeviceId, id: row.clientMessageId }
     // A message that was forgotten has another message_id now.
-    if (accepted) core.storage.transaction((tx) => changeMessage(tx, which, { messageId: idOf(accepted.messageId) }))
+    if (typeof answer === 'object' && answer)
+      core.storage.transaction((tx) => changeMessage(tx, which, { messageId: idOf(answer.messageId) }))
+    // Otherwise the user left, or it was archived since: the message had arrived by then.
+    else if (answer === 'FORBIDDEN' && accepted.get(conversationId)) failAfterAll(core, row, which, answer)
   }
 }
 
-async function resend(core: Core, row: SentRow): Promise<ServerFrame['messageAccepted'] | null> {
+/** @returns false when the relay says it is none to accept: its user is no member there any more, or it is archived. */
+async function accept(core: Core, conversationId: Uuid): Promise<boolean> {
+  for (;;) {
+    try {
+      await core.account.http.call('POST', `/v1/conversations/${conversationId}/accept`)
+      return true
+    } catch (error) {
+      if (!(error instanceof RelayError)) throw error
+      if (!LATER.includes(error.code)) return false
+      if (!(await rest(core, Math.max(error.retryAfterMs, 500))))
+        throw new Disconnected('the connection ended meanwhile')
+    }
+  }
+}
+
+/** It is the user's to send it again, once the other one has accepted. [V-6.2] */
+function failAfterAll(core: Core, row: SentRow, which: Parameters<typeof changeMessage>[1], failure: ErrorCode): void {
+  const changed = core.storage.transaction((tx) => {
+    const message = findMessage(tx, which)
+    // Delivered: nothing is lost.
+    if (message?.state !== 'sent') return null
+    removeSent(tx, row)
+    const { clientMessageId, conversationId, body, recipients } = row
+    addFailed(tx, {
+      ...{ kind: 'message', clientMessageId, conversationId, body, recipients, failure },
+      ...{ queuedAtMs: message.sentAtMs, to: null, resendOf: '', plaintext: null, rounds: 0 },
+    })
+    return changeMessage(tx, which, { state: 'failed', failure, audience: 0, delivered: 0, read: 0 })
+  })
+  if (changed) core.events.emit('message_changed', changed)
+}
+
+/** @returns the code of a refusal; null when it is left for another reason. */
+async function resend(core: Core, row: SentRow): Promise<ServerFrame['messageAccepted'] | ErrorCode | null> {
   let recipients: Recipient[] = row.recipients
   let isSubset = false
   for (let rounds = 0; rounds < MAX_ROUNDS && recipients.length > 0; ) {
@@ -34,7 +83,7 @@ async function resend(core: Core, row: SentRow): Promise<ServerFrame['messageAcc
     if (!answer.error) return answer.messageAccepted
     const { code, mismatch, retryAfterMs } = refusal(answer.error)
     if (LATER.includes(code)) await rest(core, Math.max(retryAfterMs, 500))
-    else if (code !== 'DEVICE_MISMATCH' || !mismatch) return null
+    else if (code !== 'DEVICE_MISMATCH' || !mismatch) return code
     else {
       const gone = new Set([...mismatch.extra, ...mismatch.stale].map(nameOf))
       recipients = recipients.filter((each) => !gone.has(nameOf(each)))

@@ -53,6 +53,9 @@ export function takeForResend(tx: Transaction, sentAtMs: number, device: string)
   )
 }
 
+/** It counts as sent no more. */
+export const removeSent = (tx: Transaction, row: SentRow): void => rows.delete(tx, keyOf(row))
+
 /** Nothing of it may be sent again: it was another device that sent it. */
 export function forgetSent(tx: Transaction): void {
   for (const { key } of rows.scan(tx)) rows.delete(tx, key)
