@@ -372,7 +372,7 @@ create table public.usernames (
   constraint usernames_user_id_key UNIQUE (user_id)
 );
 
-CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], s_m integer[], s_pending uuid[], d_r integer[], a_conversation uuid[], a_user uuid[], sent_at timestamp with time zone, quota integer, stranger_most integer, stranger_waiting_most integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT full_room integer[], OUT over integer[], OUT written boolean)
+CREATE OR REPLACE FUNCTION public.append_batch(lk bigint[], ks bigint[], cnt integer[], c_id uuid[], c_digest text[], m_id uuid[], m_conversation uuid[], m_user uuid[], m_key bigint[], m_device smallint[], m_client uuid[], m_type smallint[], m_urgent boolean[], m_reply uuid[], m_attachment text[], m_thumbnail text[], r_k integer[], r_n integer[], r_m integer[], r_type smallint[], r_withheld smallint[], r_at integer[], r_length integer[], r_iv integer[], blob bytea, o_key bigint[], o_message uuid[], x_k bigint[], xo_key bigint[], xo_message uuid[], s_m integer[], s_pending uuid[], a_conversation uuid[], a_user uuid[], sent_at timestamp with time zone, quota integer, stranger_most integer, OUT base bigint[], OUT gone bigint[], OUT duplicates integer[], OUT first_ids uuid[], OUT first_at timestamp with time zone[], OUT moved integer[], OUT full_keys bigint[], OUT full_room integer[], OUT over integer[], OUT written boolean)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -404,9 +404,19 @@ begin
   select r.is_full, r.floors, r.full_keys, r.full_room into v_full, v_floor, full_keys, full_room
   from count_room(ks, cnt, base, quota, v_full, v_floor) r;
 
+  -- One row each: only who has no room at all matters, since what is not written takes none of it.
+  if x_k <> '{}' then
+    select append_batch.full_keys || r.full_keys, append_batch.full_room || r.full_room into full_keys, full_room
+    from (
+      select array_agg(1 order by k.i) as cnt, array_agg(s.last order by k.i) as base, array_agg(s.floor order by k.i) as floors,
+        array_agg(s.is_full order by k.i) as is_full
+      from unnest(x_k) with ordinality k(k, i)
+      left join lateral (select q.last, q.floor, q.is_full from device_sequences q where q.device_key = k.k order by q.last desc limit 1) s on true) x
+    cross join lateral count_room(x_k, x.cnt, x.base, quota, x.is_full, x.floors) r;
+  end if;
+
   if s_m <> '{}' and moved is null and duplicates is null then
-    over := over_for_strangers(s_m, array(select m_conversation[i] from unnest(s_m) i), s_pending, array(select m_user[i] from unnest(s_m) i),
-      array(select r_m[i] from unnest(d_r) i), array(select ks[r_k[i]] from unnest(d_r) i), stranger_most, stranger_waiting_most);
+    over := over_for_strangers(s_m, array(select m_conversation[i] from unnest(s_m) i), s_pending, stranger_most);
   end if;
 
   -- [3] Refused: nothing is written.
@@ -429,9 +439,10 @@ begin
   select ks[i], base[i] + cnt[i], v_floor[i], v_full[i] from generate_subscripts(ks, 1) i;
 
   if o_key <> '{}' then perform drop_for_full(o_key, o_message); end if;
+  if xo_key <> '{}' then
+    insert into dead_letters (device_key, message_id, reason) select k, m, 'overflow' from unnest(xo_key, xo_message) x(k, m) on conflict do nothing;
+  end if;
   if s_m <> '{}' then
-    insert into stranger_deliveries (device_key, stranger, sequence)
-    select ks[r_k[i]], m_user[r_m[i]], base[r_k[i]] + r_n[i] from unnest(d_r) i;
     update conversation_members p set stranger_messages = p.stranger_messages + x.n
     from (select m_conversation[s.m] as c, s.u, count(*) as n from unnest(s_m, s_pending) s(m, u) group by 1, 2 order by 1) x
     where p.conversation_id = x.c and p.user_id = x.u;
@@ -523,7 +534,7 @@ AS $function$
 $function$
 ;
 
-CREATE OR REPLACE FUNCTION public.over_for_strangers(s_m integer[], s_conversation uuid[], s_pending uuid[], s_sender uuid[], d_m integer[], d_key bigint[], messages_most integer, waiting_most integer)
+CREATE OR REPLACE FUNCTION public.over_for_strangers(s_m integer[], s_conversation uuid[], s_pending uuid[], messages_most integer)
  RETURNS integer[]
  LANGUAGE plpgsql
 AS $function$
@@ -535,23 +546,12 @@ begin
   for v in select distinct c, u from unnest(s_conversation, s_pending) x(c, u) order by c loop
     perform 1 from conversation_members where conversation_id = v.c and user_id = v.u for no key update;
   end loop;
-  perform forget_stranger_deliveries(d_key, array(
-    select s_sender[array_position(s_m, d.m)] from unnest(d_m) with ordinality d(m, i) order by d.i));
-  select array_agg(distinct o.m) into v_over from (
-    select x.m from (
-      select s.m, s.c, s.u, row_number() over (partition by s.c order by s.m) as n
-      from unnest(s_m, s_conversation, s_pending) s(m, c, u)) x
-    cross join lateral (
-      select p.stranger_messages from conversation_members p where p.conversation_id = x.c and p.user_id = x.u limit 1) had
-    where had.stranger_messages + x.n > messages_most
-    union all
-    select x.m from (
-      select d.m, d.k, s_sender[array_position(s_m, d.m)] as sender,
-        row_number() over (partition by d.k, s_sender[array_position(s_m, d.m)] order by d.m) as n
-      from unnest(d_m, d_key) d(m, k)) x
-    cross join lateral (
-      select count(*) as waiting from stranger_deliveries w where w.device_key = x.k and w.stranger = x.sender) had
-    where had.waiting + x.n > waiting_most) o;
+  select array_agg(x.m) into v_over from (
+    select s.m, s.c, s.u, row_number() over (partition by s.c order by s.m) as n
+    from unnest(s_m, s_conversation, s_pending) s(m, c, u)) x
+  cross join lateral (
+    select p.stranger_messages from conversation_members p where p.conversation_id = x.c and p.user_id = x.u limit 1) had
+  where had.stranger_messages + x.n > messages_most;
   return v_over;
 end
 $function$

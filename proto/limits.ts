@@ -44,9 +44,9 @@ export const BUNDLE_MAX_TARGETS = 100
 export const KEYS_LOW_BELOW = 20
 /** Un-acked envelopes a live session may have outstanding. */
 export const WINDOW_MAX_MESSAGES = 256
-/** Messages to somebody who has not accepted the conversation, and deliveries of one such sender that wait for one device. [V-6.2] */
+/** Messages to somebody who has not accepted the conversation [V-6.2], and events of such a user that wait for one device [V-6.6]. */
 export const STRANGER_MAX_MESSAGES = 10
-export const STRANGER_MAX_WAITING = 20
+export const STRANGER_MAX_EVENTS = 10
 /** Users whom one user blocks. [V-7] */
 export const BLOCKS_MAX = 1000
 /** Bytes buffered for one socket before the relay stops sending to it. I10 */

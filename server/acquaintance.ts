@@ -1,6 +1,6 @@
 // Who knows whom: whose word a conversation waits for, and who may learn of whose devices. [V-6]
 import type { Uuid } from '../proto/ids.ts'
-import { STRANGER_MAX_WAITING } from '../proto/limits.ts'
+import { STRANGER_MAX_EVENTS } from '../proto/limits.ts'
 import type { Sql, Transaction } from './database.ts'
 import { enqueueEvent } from './events.ts'
 import type { Committed, SystemEventBody } from './frames.ts'
@@ -61,7 +61,7 @@ type Seat = { device_key: number; user_id: Uuid; asked: boolean; unwanted: boole
 
 /**
  * Puts an event of a conversation into the queues of these devices, whose locks are held. Who was asked to join and has not
- * accepted gets it only if it concerns him, and only while fewer than 20 deliveries of the actor's wait there; who blocks the actor
+ * accepted gets it only if it concerns him, and only while fewer than 10 events of the actor's wait there; who blocks the actor
  * gets nothing of him in a direct conversation, nor what would ask him to join. [V-6.6] [V-7.1]
  * @param asked users who had not accepted before the change. @param concerned null = it concerns everybody.
  */
@@ -96,12 +96,12 @@ export async function tellMembers(
   return committed
 }
 
-/** Devices where as much of this stranger's waits as may. */
+/** Devices where as many events of this stranger's wait as may. Messages have their own bound, by which nobody can count these. [V-6.6] */
 async function fullOf(tx: Transaction, deviceKeys: number[], stranger: Uuid): Promise<Set<number>> {
   if (deviceKeys.length === 0) return new Set()
   await tx`select forget_stranger_deliveries(${deviceKeys}::bigint[], ${deviceKeys.map(() => stranger)}::uuid[])`
   const rows = await tx<{ device_key: number }[]>`
     select device_key from stranger_deliveries where device_key = any(${deviceKeys}::bigint[]) and stranger = ${stranger}
-    group by device_key having count(*) >= ${STRANGER_MAX_WAITING}`
+    group by device_key having count(*) >= ${STRANGER_MAX_EVENTS}`
   return new Set(rows.map((row) => row.device_key))
 }

@@ -1,10 +1,10 @@
 // One batch into append_batch() and back: arrays in, what was written or why nothing was out. No policy here; that is in batch.ts.
 import type { Uuid } from '../proto/ids.ts'
-import { STRANGER_MAX_MESSAGES, STRANGER_MAX_WAITING } from '../proto/limits.ts'
+import { STRANGER_MAX_MESSAGES } from '../proto/limits.ts'
 import type { Addressed, Route } from './authorize.ts'
 import type { PendingQuery, Sql, Transaction } from './database.ts'
 import type { Send, Sender } from './frames.ts'
-import type { Roster } from './rosters.ts'
+import type { Roster, RosterDevice } from './rosters.ts'
 import { hex, STAGED_ABOVE_BYTES, stage, staged } from './staging.ts'
 
 /** A decided send on its way to commit. */
@@ -16,6 +16,8 @@ export type Entry = Route & {
   roster: Roster
   /** Rows for full queues; they become dead letters. */
   overflow: Addressed[]
+  /** Of the suppressed, those whose queue is full: skipped like the others, and told nothing. [V-7.1] */
+  unheard?: RosterDevice[]
 }
 
 export type AppendResult =
@@ -67,11 +69,15 @@ const ascending = (keys: Iterable<number>): number[] => [...keys].sort((a, b) =>
 export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota: number): Promise<AppendResult> {
   const counts = new Map<number, number>()
   const locks = new Set<number>()
+  const suppressed = new Set<number>()
   for (const entry of entries) {
     locks.add(entry.sender.deviceKey)
     for (const { device } of entry.overflow) locks.add(device.deviceKey)
     // Locked although nothing is written: whose send is suppressed waits for the same locks as any other. [V-6.3] [V-7.1]
-    for (const { deviceKey } of entry.suppressed) locks.add(deviceKey)
+    for (const device of entry.suppressed) {
+      locks.add(device.deviceKey)
+      if (!entry.unheard?.includes(device)) suppressed.add(device.deviceKey)
+    }
     for (const { device } of entry.rows) {
       locks.add(device.deviceKey)
       counts.set(device.deviceKey, (counts.get(device.deviceKey) ?? 0) + 1)
@@ -91,7 +97,6 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   const iv: number[] = []
   const blob: Uint8Array[] = []
   const asking: { m: number; pending: Uuid }[] = []
-  const askingRows: number[] = []
   const accepting = entries.filter((entry) => entry.accepts)
   let offset = 1
   entries.forEach((entry, m) => {
@@ -102,7 +107,6 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
       r.k.push(indexOf.get(device.deviceKey)!)
       r.n.push(n)
       r.m.push(m + 1)
-      if (device.userId === entry.asks) askingRows.push(r.m.length)
       r.type.push(recipient.ciphertextType)
       r.withheld.push(recipient.withheld)
       at.push(offset)
@@ -114,6 +118,9 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
   })
   const dropped = entries.flatMap((entry) =>
     entry.overflow.map(({ device }) => [device.deviceKey, entry.messageId] as const),
+  )
+  const unheard = entries.flatMap((entry) =>
+    (entry.unheard ?? []).map(({ deviceKey }) => [deviceKey, entry.messageId] as const),
   )
   const sends = entries.map((entry) => entry.send)
 
@@ -130,10 +137,12 @@ export async function append(sql: Sql, entries: Entry[], sentAtMs: number, quota
     ${array(r.type)}::text::smallint[], ${array(r.withheld)}::text::smallint[],
     ${array(at)}::text::int[], ${array(length)}::text::int[], ${array(iv)}::text::int[], ${bytes},
     ${array(dropped.map(([key]) => key))}::text::bigint[], ${array(dropped.map(([, id]) => id))}::text::uuid[],
+    ${array(ascending(suppressed))}::text::bigint[],
+    ${array(unheard.map(([key]) => key))}::text::bigint[], ${array(unheard.map(([, id]) => id))}::text::uuid[],
     ${array(asking.map((each) => each.m))}::text::int[], ${array(asking.map((each) => each.pending))}::text::uuid[],
-    ${array(askingRows)}::text::int[], ${array(accepting.map((each) => each.send.conversationId))}::text::uuid[],
+    ${array(accepting.map((each) => each.send.conversationId))}::text::uuid[],
     ${array(accepting.map((each) => each.sender.userId))}::text::uuid[],
-    ${new Date(sentAtMs)}, ${quota}, ${STRANGER_MAX_MESSAGES}, ${STRANGER_MAX_WAITING})`
+    ${new Date(sentAtMs)}, ${quota}, ${STRANGER_MAX_MESSAGES})`
   const [answer] =
     offset > STAGED_ABOVE_BYTES
       ? await sql.begin(async (tx) => {

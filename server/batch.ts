@@ -2,11 +2,11 @@
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { type AppendResult, append, type Entry } from './append.ts'
-import { type Addressed, route } from './authorize.ts'
+import { route } from './authorize.ts'
 import type { Sql } from './database.ts'
 import { isBadData, isLostConnection, isTransient } from './errors.ts'
 import type { Committed } from './frames.ts'
-import type { Rosters } from './rosters.ts'
+import type { RosterDevice, Rosters } from './rosters.ts'
 
 /** What became of one send. */
 export type Outcome = {
@@ -131,7 +131,10 @@ function accepted(entry: Pending, sentAtMs: number, sequences: number[]): Outcom
       urgent: send.urgent,
     },
   }))
-  return { messageId, sentAtMs, duplicate: false, skipped: entry.overflow.map(({ device }) => device), committed }
+  const skipped = [...entry.overflow.map(({ device }) => device), ...(entry.unheard ?? [])]
+  // In one order, whoever was told nothing of it.
+  skipped.sort((a, b) => a.deviceKey - b.deviceKey)
+  return { messageId, sentAtMs, duplicate: false, skipped, committed }
 }
 
 type Refused = Extract<AppendResult, { written: false }>
@@ -167,7 +170,7 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
         if (entry.moves > MAX_MOVES)
           throw new RelayError('UNAVAILABLE', 'the conversation keeps changing', { retryAfterMs: 1000 })
         entry.roster = roster
-        Object.assign(entry, route(entry.sender, entry.send, roster), { overflow: [] })
+        Object.assign(entry, route(entry.sender, entry.send, roster), { overflow: [], unheard: [] })
       }
       if (refused.over.has(i))
         throw new RelayError('FORBIDDEN', 'they have not accepted this conversation: no more messages until they do')
@@ -178,16 +181,22 @@ async function takeOut(open: Pending[], refused: Refused, deps: BatchDeps): Prom
   }
 }
 
-/** Moves rows aside that find no room; `room` is what full queues still take, less what this entry takes of it. [Q-8] */
+/**
+ * Moves rows aside that find no room; `room` is what full queues still take, less what this entry takes of it. [Q-8] Devices that
+ * would be given nothing refuse like others: whoever is blocked sees the queue as full as everybody does. [V-7.1]
+ */
 function spill(entry: Pending, room: Map<number, number>): void {
-  const isFull = (row: Addressed): boolean => room.get(row.device.deviceKey) === 0
-  const others = entry.rows.filter((row) => row.device.userId !== entry.sender.userId)
+  const isFull = (device: RosterDevice): boolean => room.get(device.deviceKey) === 0
+  const heard = entry.suppressed.filter((device) => !entry.unheard?.includes(device))
+  const devices = [...entry.rows.map((row) => row.device), ...heard]
+  const others = devices.filter(({ userId }) => userId !== entry.sender.userId)
   if (entry.roster.kind === 'direct' && others.length > 0 && others.every(isFull))
     throw new RelayError('QUEUE_FULL', 'the recipient has not collected messages for too long', {
       retryAfterMs: FULL_RETRY_MS,
     })
-  entry.overflow = [...entry.overflow, ...entry.rows.filter(isFull)]
-  entry.rows = entry.rows.filter((row) => !isFull(row))
+  entry.overflow = [...entry.overflow, ...entry.rows.filter(({ device }) => isFull(device))]
+  entry.unheard = [...(entry.unheard ?? []), ...heard.filter(isFull)]
+  entry.rows = entry.rows.filter(({ device }) => !isFull(device))
   for (const { device } of entry.rows) {
     const left = room.get(device.deviceKey)
     if (left !== undefined) room.set(device.deviceKey, left - 1)

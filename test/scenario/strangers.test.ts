@@ -296,6 +296,11 @@ describe('what strangers put into a queue [V-6.6]', () => {
       must(await ann.post(`/v1/conversations/${group}/members`, { user_ids: [bob.userId] }))
     }
     for (let i = 0; i < 12; i++) await again()
+    // All his messages are taken all the same: a refusal would tell that his events wait there, and so that nobody blocks him.
+    const a = await live(ann)
+    for (let i = 0; i < STRANGER_MAX_MESSAGES; i++) await send(a, direct, bob)
+    expect(codeOf(await a.send(direct, [bob.to()]))).toBe(ErrorCode.ERROR_CODE_FORBIDDEN)
+    await again()
     const b = await bob.connect()
     open.push(b)
     expect(await b.drain()).toHaveLength(20)
