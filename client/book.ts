@@ -40,6 +40,21 @@ export function dropDevice(to: Writer, { userId, deviceId }: { userId: Uuid; dev
 /** Forgets every device of a user. */
 export const forgetDevices = (from: Writer, userId: Uuid): void => users.delete(from, userId)
 
+/**
+ * Members none of whose devices is in the device set of a conversation, by `<conversation>/<user>`: who is invited is in the chain, and
+ * elsewhere his devices are what they were. [V-6.5]
+ */
+const outsiders = new Table<true>('outsiders')
+
+/** Whether the relay said so, and nothing else since. */
+export const isOutsider = (from: Reader, conversationId: Uuid, userId: Uuid): boolean =>
+  outsiders.has(from, `${conversationId}/${userId}`)
+/** Takes in what the relay says of a conversation's device set. */
+export function noteOutsiders(to: Writer, conversationId: Uuid, now: { outside: Uuid[]; inside: Uuid[] }): void {
+  for (const userId of now.outside) outsiders.put(to, `${conversationId}/${userId}`, true)
+  for (const userId of now.inside) outsiders.delete(to, `${conversationId}/${userId}`)
+}
+
 /** Forgets why things were withheld: the user decided something. */
 export function clearWithheld(to: Writer, userId: Uuid): void {
   const all = users.get(to, userId) ?? {}

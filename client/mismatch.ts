@@ -37,6 +37,15 @@ export function judge(session: Facts['session'], bundle: Bundle | null): Verdict
   return bundle?.kyber ? 'rebuild' : 'incompatible'
 }
 
+/** Users all of whose addressed devices are extra, and none of whose is missing: they are outside, their devices not gone. [V-6.5] */
+export function outsidersOf(sent: Address[], { missing, extra, stale }: Mismatch): Set<string> {
+  const gone = new Set(extra.map(nameOf))
+  const inside = [...missing, ...stale, ...sent.filter((each) => !gone.has(nameOf(each)))].map(({ userId }) => userId)
+  const outside = new Set(extra.map(({ userId }) => userId))
+  for (const userId of inside) outside.delete(userId)
+  return outside
+}
+
 /** What of a send stays, what is to be made anew, what is gone. */
 export type Repair = { kept: Recipient[]; wanted: Address[]; gone: Address[] }
 

@@ -1,14 +1,14 @@
 // Ciphertexts for the devices of one send: who is addressed, sessions opened where they must be, and {sessions, row with the exact
 // ciphertexts} in one transaction under the account's mutex. Nothing is transmitted here.
 import type { Uuid } from '../proto/ids.ts'
-import { dropDevice, knownDevices, noteDevice, type WithheldReason } from './book.ts'
+import { dropDevice, isOutsider, knownDevices, noteDevice, noteOutsiders, type WithheldReason } from './book.ts'
 import { fetchBundles } from './bundles.ts'
 import { pack } from './content.ts'
 import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
 import type { Bundle } from './crypto.ts'
 import { noteOffer } from './identities.ts'
-import { decide, judge, type Recipient, repairOf } from './mismatch.ts'
+import { decide, judge, outsidersOf, type Recipient, repairOf } from './mismatch.ts'
 import { type OutboxRow, putRow } from './outbox.ts'
 import { isUnconfirmed, type Roster } from './roster.ts'
 import { Stage } from './stage.ts'
@@ -47,7 +47,9 @@ export class Sealer {
     // Somebody who was added a moment ago: the chain may say so before its event comes.
     if (row.to === null && mismatch.missing.some(({ userId }) => !members?.has(userId)))
       await this.conversations.settle(conversationId)
-    const { kept, wanted, gone } = repairOf(row.recipients ?? [], mismatch, this.core.account.self, row.to !== null)
+    const { kept, wanted, ...rest } = repairOf(row.recipients ?? [], mismatch, this.core.account.self, row.to !== null)
+    const outside = this.outsiders(row, mismatch)
+    const gone = rest.gone.filter(({ userId }) => !outside.has(userId))
     const changed = { ...row, rounds: row.rounds + 1 }
     // The plaintext of a complaint is what is sent: only the address was wrong.
     if (row.kind === 'complaint') {
@@ -68,12 +70,27 @@ export class Sealer {
     return known
   }
 
+  /**
+   * Who is not in a group's device set is remembered for that group: without his devices the next message elsewhere would find them
+   * missing, and with them the next one here would find them extra, for ever.
+   */
+  private outsiders(row: OutboxRow, mismatch: Mismatch): Set<Uuid> {
+    const isGroup = this.conversations.roster(row.conversationId)?.kind === 'group'
+    const outside = row.to === null && isGroup ? outsidersOf(row.recipients ?? [], mismatch) : new Set<Uuid>()
+    // This device is never addressed: one's others may all be gone.
+    outside.delete(this.core.account.self.userId)
+    const inside = row.to === null ? mismatch.missing.map(({ userId }) => userId) : []
+    this.core.storage.transaction((tx) => noteOutsiders(tx, row.conversationId, { outside: [...outside], inside }))
+    return outside
+  }
+
   /** Every known device of the members and of ghosts, without this one. */
   private everybody(conversationId: string, members: Uuid[]): Address[] {
     const { self } = this.core.account
     const users = new Set([...members, ...this.conversations.ghosts(conversationId)])
     return this.core.storage.transaction((tx) =>
       [...users]
+        .filter((userId) => !isOutsider(tx, conversationId, userId))
         .flatMap((userId) =>
           [...knownDevices(tx, userId)].map(([deviceId, { registrationId }]) => ({ userId, deviceId, registrationId })),
         )

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Core } from '../../client/core.ts'
 import { noteOffer } from '../../client/identities.ts'
 import type { Device } from '../../client/index.ts'
-import { decide, judge, repairOf } from '../../client/mismatch.ts'
+import { decide, judge, outsidersOf, repairOf } from '../../client/mismatch.ts'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes } from '../../proto/ids.ts'
 import { Client } from '../support/client.ts'
@@ -91,6 +91,16 @@ describe('decisions', () => {
     expect(
       repairOf(sent, mismatch, { userId: 'me', deviceId: 1 }, true).wanted.map(({ deviceId }) => deviceId),
     ).toEqual([3])
+  })
+
+  it('who is outside has every addressed device extra, and none missing or stale', () => {
+    const [one, two, other] = [address, { ...address, deviceId: 2 }, { ...address, userId: 'other' }]
+    const none = { missing: [], extra: [], stale: [] }
+    expect(outsidersOf([one, two, other], { ...none, extra: [one, two] })).toEqual(new Set(['u']))
+    expect(outsidersOf([one, two, other], { ...none, extra: [two] })).toEqual(new Set())
+    // Began anew: the old device is gone, not outside.
+    expect(outsidersOf([one, other], { ...none, extra: [one], missing: [two] })).toEqual(new Set())
+    expect(outsidersOf([one, two], { ...none, extra: [one], stale: [two] })).toEqual(new Set())
   })
 })
 

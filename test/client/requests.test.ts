@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import type { Device } from '../../client/index.ts'
 import { STRANGER_MAX_MESSAGES } from '../../proto/limits.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { joined, type Options, quiet, say, texts, until } from '../support/sdk.ts'
+import { joined, type Options, quiet, say, shown, texts, until } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
@@ -152,4 +152,39 @@ it('a block ends what comes, and its sender sees it sent', async () => {
   say(ann, id, 'hello again')
   await heard
   expect(texts(bob, id)).toEqual(['hello again'])
+})
+
+it('who is invited to a group costs one repair there, however many messages go to the group and to himself', async () => {
+  const wire = new Tamper()
+  const [ann, bob, eve] = [await join({ transport: wire }), await join(), await join()]
+  let repairs = 0
+  wire.frames = (frame) => {
+    if (frame.error?.deviceMismatch) repairs++
+    return [frame]
+  }
+  const friends = await ann.conversations.direct(eve.userId)
+  await say(ann, friends, 'hello')
+  await shown(eve, friends, 'hello')
+  await eve.requests.accept(friends)
+  // Bob has not answered, so he is only invited to the group, and his devices are known all the same.
+  const direct = await ann.conversations.direct(bob.userId)
+  await say(ann, direct, 'hello')
+  const group = await ann.conversations.group([bob.userId, eve.userId])
+  await say(ann, group, 'first')
+  await quiet(ann)
+  repairs = 0
+  for (const text of ['one', 'two']) {
+    await say(ann, direct, text)
+    await say(ann, group, text)
+  }
+  expect(repairs).toBe(0)
+  await bob.requests.accept(group)
+  await say(ann, group, 'welcome')
+  await shown(bob, group, 'welcome')
+  await quiet(ann)
+  repairs = 0
+  await say(ann, direct, 'three')
+  await say(ann, group, 'three')
+  await shown(bob, group, 'three')
+  expect(repairs).toBe(0)
 })
