@@ -7,7 +7,7 @@ import { commitUnannounced, deviceKeyOf, waitingFor } from '../support/backlog.t
 import { Client, idOf, type ServerFrame } from '../support/client.ts'
 import { type Node, openNode, queueFaults, refused, sendTo, waitingRows } from '../support/node.ts'
 import { pair } from '../support/pair.ts'
-import { converse, populate } from '../support/population.ts'
+import { converse, type Person, populate } from '../support/population.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
 const { ErrorCode } = sealpost.v1
@@ -185,6 +185,50 @@ describe('the count, quota 10', () => {
     }
     await fill(send, 10)
     expect((await refused(send())).code).toBe('QUEUE_FULL')
+  })
+
+  it('answers whom its user blocks like anybody else: refused, skipped, again; of him it stores no row and tells no gap [V-7.1]', async () => {
+    /** Bob, blocked or not, writes to Ann's two devices, of which Cy filled the first, and later the second. */
+    const answers = async (isBlocked: boolean) => {
+      const [bob, ann, cy] = (await populate(sql(), 3, 2)) as [Person, Person, Person]
+      const [theirs, other] = [await converse(sql(), [bob, ann]), await converse(sql(), [cy, ann])]
+      const subset = { scope: 'SUBSET' as const }
+      const fillOne = async (to: RosterDevice) =>
+        fill(() => node.send(cy.devices[0]!, sendTo(other, [to], subset)), 10 - (await lengthOf(to)))
+      if (isBlocked) await sql()`insert into blocks (blocker, blocked) values (${ann.userId}, ${bob.userId})`
+      const [first, second] = ann.devices as [RosterDevice, RosterDevice]
+      const said = async (work: Promise<{ skipped: { userId: string; deviceId: number }[]; duplicate: boolean }>) => {
+        try {
+          const { skipped, duplicate } = await work
+          return { duplicate, skipped: skipped.map((each) => [each.userId === ann.userId, each.deviceId]) }
+        } catch (error) {
+          return (error as { code: string }).code
+        }
+      }
+      const to = [first, second, bob.devices[1]!]
+      const send = (more: Parameters<typeof sendTo>[2] = {}, devices = to) =>
+        said(node.send(bob.devices[0]!, sendTo(theirs, devices, more)))
+      await fillOne(first)
+      const { clientMessageId } = sendTo(theirs, to)
+      const all = [await send({ clientMessageId }), await send({ clientMessageId }), await send(subset, [first])]
+      await fillOne(second)
+      all.push(await send(), await send(subset, [bob.devices[1]!]))
+      await ackSome(second, ...range(1, 9))
+      all.push(await send())
+      const gaps = await sql()`select 1 from gaps where device_key = ${first.deviceKey}`
+      expect([gaps.length, await lengthOf(first)]).toEqual([isBlocked ? 0 : 1, 10])
+      return all
+    }
+    const unblocked = await answers(false)
+    const skipped = [[true, 1]]
+    expect(unblocked).toEqual([
+      ...[{ duplicate: false, skipped }, { duplicate: true, skipped }, 'QUEUE_FULL', 'QUEUE_FULL'],
+      ...[
+        { duplicate: false, skipped: [] },
+        { duplicate: false, skipped },
+      ],
+    ])
+    expect(await answers(true)).toEqual(unblocked)
   })
 
   it.each(['direct', 'group'])('a full queue (%s) takes nothing until a fifth of it is gone [Q-8.2]', async (kind) => {
