@@ -54,14 +54,8 @@ describe('decisions', () => {
 
   it('a session is given up only if the device really has another registration id', () => {
     const key = { keyId: 1, publicKey: new Uint8Array(33), signature: new Uint8Array(64) }
-    const bundle = {
-      deviceId: 1,
-      registrationId: 8,
-      identityKey: key.publicKey,
-      signed: key,
-      oneTime: null,
-      kyber: key,
-    }
+    const keys = { identityKey: key.publicKey, signed: key, oneTime: null, kyber: key }
+    const bundle = { deviceId: 1, registrationId: 8, ...keys }
     expect(judge({ registrationId: 7 }, bundle)).toBe('rebuild')
     expect(judge({ registrationId: 8 }, bundle)).toBe('keep')
     expect(judge({ registrationId: 7 }, null)).toBe('keep')
