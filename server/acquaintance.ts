@@ -6,13 +6,13 @@ import { enqueueEvent } from './events.ts'
 import type { Committed, SystemEventBody } from './frames.ts'
 
 /**
- * Those of the users who do not know the actor: no conversation that is not archived has both as active members. Who blocks him
- * counts as not knowing him. [V-6.4]
+ * Those of the users who do not know the actor: no conversation that is not archived has both as active members. A block
+ * makes no difference: everybody in the group sees who was made a member at once. [V-6.4] [V-7.2]
  */
 export async function strangersTo(tx: Transaction, actor: Uuid, userIds: Uuid[]): Promise<Uuid[]> {
   const rows = await tx<{ user_id: Uuid }[]>`
     select u as user_id from unnest(${userIds}::uuid[]) u
-    where exists (select from blocks b where b.blocker = u and b.blocked = ${actor}) or not exists (
+    where not exists (
       select from conversation_members theirs
       join conversation_members his on his.conversation_id = theirs.conversation_id and his.user_id = ${actor} and his.state = 'active'
       join conversations c on c.conversation_id = theirs.conversation_id and c.archived_at is null
@@ -41,19 +41,23 @@ export async function known(sql: Sql, caller: Uuid, targets: readonly Uuid[]): P
 }
 
 /**
- * How many messages the other one of a pair was sent without accepting, in the conversation the pair had last: ending one and
- * beginning another gives no more of them. [V-6.2] The caller's transaction has just made the new one.
+ * How many messages the other one of a pair was sent without accepting, in the conversations of the pair before: ending one and
+ * beginning another gives no more of them. [V-6.2] The newest takes the count over from the others, so that no clock says which was the
+ * last: one that he accepted or began has ended it. The caller's transaction has just made the new one.
  */
 export async function carryOver(tx: Transaction, conversationId: Uuid, pending: Uuid): Promise<void> {
   await tx`
-    update conversation_members m set stranger_messages = before.stranger_messages
-    from (
-      select p.state, p.stranger_messages from conversations this
-      join conversation_members p on p.user_id = ${pending}
-      join conversations c on c.conversation_id = p.conversation_id and c.low_user = this.low_user and c.high_user = this.high_user
-        and c.archived_at is not null
-      where this.conversation_id = ${conversationId} order by c.archived_at desc limit 1) before
-    where m.conversation_id = ${conversationId} and m.user_id = ${pending} and before.state = 'pending'`
+    with before as (
+      select p.conversation_id, p.user_id, p.state, p.stranger_messages from conversations this
+      join conversations c on c.low_user = this.low_user and c.high_user = this.high_user and c.archived_at is not null
+      join conversation_members p on p.conversation_id = c.conversation_id and p.stranger_messages > 0
+      where this.conversation_id = ${conversationId}),
+    taken as (
+      update conversation_members m set stranger_messages = 0 from before
+      where m.conversation_id = before.conversation_id and m.user_id = before.user_id)
+    update conversation_members m set stranger_messages = most.sent
+    from (select max(stranger_messages) as sent from before where user_id = ${pending} and state = 'pending') most
+    where m.conversation_id = ${conversationId} and m.user_id = ${pending} and most.sent is not null`
 }
 
 type Told = { conversationId: Uuid; actor: Uuid; event: SystemEventBody; nowMs: number }

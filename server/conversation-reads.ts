@@ -146,7 +146,8 @@ export async function sharesConversation(sql: Sql, caller: Uuid, targets: Uuid[]
 
 /**
  * One page of the conversations the reader is a member of, accepted or not, archived ones included: newest creation first, an order
- * that nothing changes, so that pages neither repeat nor miss one that was there from the start. [H-8.5]
+ * that nothing changes, so that pages neither repeat nor miss one that was there from the start. [H-8.5] Invitations by somebody the
+ * reader blocks are left out. [V-7.1]
  * @param cursor conversation id of the previous page's last entry; null = from the newest.
  * @throws INVALID_REQUEST for a cursor the reader never had, whether or not it exists (I13).
  */
@@ -161,6 +162,11 @@ export async function listConversations(
     select ${summaryColumns(sql, reader)}
     from conversation_members m join conversations c using (conversation_id)
     where m.user_id = ${reader} and m.state in ('active', 'pending', 'invited')
+      and (m.state <> 'invited' or not exists (select from blocks where blocker = ${reader}) or not exists (
+        select from blocks b where b.blocker = ${reader} and b.blocked = (
+          select l.actor_user_id from conversation_changes l
+          where l.conversation_id = c.conversation_id and l.change in ('CREATED', 'MEMBERS_ADDED')
+            and l.subject_user_ids @> array[${reader}::uuid] order by l.revision desc limit 1)))
     ${cursor === null ? sql`` : sql`and (c.created_at, c.conversation_id) < (select created_at, conversation_id from conversations where conversation_id = ${cursor})`}
     order by c.created_at desc, c.conversation_id desc limit ${limit + 1}`
   const conversations = rows.slice(0, limit).map(summaryOf)

@@ -209,6 +209,38 @@ describe('a group [V-6.4] [V-6.5]', () => {
     expect(await stateOf(cy, group)).toBe('invited')
   })
 
+  it('has who blocks its maker as it had without the block: the state of a member is seen by all', async () => {
+    must(await bob.put(`/v1/blocks/${ann.userId}`, {}))
+    const other = await ann.group([bob, cy])
+    expect([await stateOf(bob, other), await stateOf(cy, other)]).toEqual(['active', 'invited'])
+    must(await ann.delete(`/v1/conversations/${other}/members/${bob.userId}`))
+    must(await ann.post(`/v1/conversations/${other}/members`, { user_ids: [bob.userId] }))
+    expect(await stateOf(bob, other)).toBe('active')
+  })
+
+  it('an invitation by somebody its user blocks is in no list while the block lasts; another admin may still invite [V-7.1]', async () => {
+    const listed = async () =>
+      must(await cy.get('/v1/conversations')).body.conversations.map(
+        (each: { conversation_id: string }) => each.conversation_id,
+      )
+    expect(await listed()).toEqual([group])
+    must(await cy.put(`/v1/blocks/${ann.userId}`, {}))
+    expect(await listed()).toEqual([])
+    expect(await stateOf(cy, group)).toBe('invited')
+    const { members } = await view(ann, group)
+    expect(members).toContainEqual(expect.objectContaining({ user_id: cy.userId, state: 'invited' }))
+    must(await cy.delete(`/v1/blocks/${ann.userId}`))
+    expect(await listed()).toEqual([group])
+    must(await cy.put(`/v1/blocks/${ann.userId}`, {}))
+    must(await ann.patch(`/v1/conversations/${group}/members/${bob.userId}`, { role: 'admin' }))
+    must(await bob.delete(`/v1/conversations/${group}/members/${cy.userId}`))
+    must(await bob.post(`/v1/conversations/${group}/members`, { user_ids: [cy.userId] }))
+    expect(await listed()).toEqual([group])
+    must(await accept(cy, group))
+    must(await cy.put(`/v1/blocks/${bob.userId}`, {}))
+    expect(await listed()).toEqual([group])
+  })
+
   it('whoever is invited gets the event of it and nothing else, and is in no device set', async () => {
     const [a, b] = [await live(ann), await live(bob)]
     const c = await cy.connect()

@@ -87,6 +87,35 @@ describe('accepting beside a send', () => {
   })
 })
 
+it.each([[-1], [1]])(
+  'how many were sent is carried on whatever the clocks of the nodes say (%i) [V-6.2]',
+  async (way) => {
+    const { id, ann, bob, from, to } = await direct()
+    const at = (userId: string, hour: number) => ({ ...by(userId), nowMs: NOW + hour * way * 3_600_000 })
+    const begin = async (by: Person, other: Person, hour: number) =>
+      (await east.conversations.createDirect(at(by.userId, hour), other.userId)).conversationId
+    const send = (id: string, times: number) =>
+      Promise.all(Array.from({ length: times }, () => west.send(from, sendTo(id, [to]))))
+    await send(id, 3)
+    await east.conversations.accept(id, bob.userId, NOW)
+    await east.conversations.archive(id, at(ann.userId, 1))
+    const second = await begin(ann, bob, 2)
+    expect(await sentTo(second, bob.userId)).toBe(0)
+    await send(second, 6)
+    await east.conversations.archive(second, at(ann.userId, 3))
+    const third = await begin(ann, bob, 4)
+    expect(await sentTo(third, bob.userId)).toBe(6)
+    await send(third, 1)
+    await east.conversations.archive(third, at(ann.userId, 5))
+    const fourth = await begin(ann, bob, 6)
+    expect(await sentTo(fourth, bob.userId)).toBe(7)
+    await east.conversations.archive(fourth, at(bob.userId, 7))
+    // He began one himself: nothing of it counts any more.
+    await east.conversations.archive(await begin(bob, ann, 8), at(bob.userId, 9))
+    expect(await sentTo(await begin(ann, bob, 10), bob.userId)).toBe(0)
+  },
+)
+
 describe('an invitation accepted during a send', () => {
   it('a device that is in the set by then is reported missing, and nothing is stored (I8)', async () => {
     const [ann, bob, cy] = (await populate(db.database.sql, 3)) as [Person, Person, Person]
