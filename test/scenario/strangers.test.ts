@@ -341,39 +341,3 @@ describe('what strangers put into a queue [V-6.6]', () => {
     expect(await b.next('envelope')).toBeTruthy()
   })
 })
-
-describe('keys are for those who share a conversation [K-4.8] I13', () => {
-  const bundles = (client: Client, ...of: Client[]) =>
-    client.post('/v1/keys/bundles', { targets: of.map((each) => ({ user_id: each.userId, device_id: 1 })) })
-
-  it('a stranger is told of nobody, in the words for those who do not exist', async () => {
-    const eve = await Client.register(relay)
-    const nobody = randomUUID()
-    for (const id of ['1', '*']) {
-      const [real, none] = [await eve.get(`/v1/keys/${bob.userId}/${id}`), await eve.get(`/v1/keys/${nobody}/${id}`)]
-      expect(real).toEqual(none)
-      expect(real.status).toBe(404)
-    }
-    expect(must(await bundles(eve, bob, ann)).body).toEqual({ bundles: [] })
-  })
-
-  it('either side of a direct conversation gets them, before it is accepted', async () => {
-    for (const [who, of] of [
-      [ann, bob],
-      [bob, ann],
-    ] as const)
-      expect(must(await bundles(who, of)).body.bundles).toHaveLength(1)
-    must(await ann.post(`/v1/conversations/${direct}/archive`))
-    expect(must(await bundles(ann, bob)).body.bundles).toEqual([])
-  })
-
-  it('whoever is invited is known to nobody, and may know the members', async () => {
-    const cy = await Client.register(relay)
-    const group = await ann.group([bob, cy])
-    expect(must(await bundles(ann, cy)).body.bundles).toEqual([])
-    expect(must(await bundles(bob, cy)).body.bundles).toEqual([])
-    expect(must(await bundles(cy, ann)).body.bundles).toHaveLength(1)
-    must(await accept(cy, group))
-    expect(must(await bundles(ann, cy)).body.bundles).toHaveLength(1)
-  })
-})
