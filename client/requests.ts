@@ -1,4 +1,5 @@
 // Strangers: what waits for the user's word, and whom the user wants nothing of. The relay keeps both for all devices. [V-6] [V-7]
+import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
@@ -17,6 +18,9 @@ type Json = {
   peer_user_id: Uuid | null
 }
 type Page = { conversations: Json[]; next_cursor: string | null }
+
+/** A group that somebody the user blocks put him into. */
+export type Unwanted = { conversationId: Uuid; byUserId: Uuid }
 
 /** Pages of 200 that are read at most: whoever has more conversations answers some requests first. */
 const PAGES_MAX = 25
@@ -79,6 +83,28 @@ export class Requests {
     type Answer = { blocks: { user_id: Uuid; blocked_at_ms: number }[] }
     const { blocks } = await this.core.account.http.call<Answer>('GET', '/v1/blocks')
     return blocks.map((each) => ({ userId: each.user_id, blockedAtMs: each.blocked_at_ms }))
+  }
+
+  /**
+   * Groups the user is a member of because somebody he blocks made them or added him: to be said to him, who may leave. As far as
+   * the chains are known here, which is the relay's word. [V-7.2]
+   */
+  async unwanted(): Promise<Unwanted[]> {
+    const blocked = new Set((await this.blocked()).map(({ userId }) => userId))
+    if (blocked.size === 0) return []
+    const { userId } = this.core.account.self
+    const found: Unwanted[] = []
+    for (const { id, kind, archived } of this.conversations.list()) {
+      const byUserId = kind === 'group' && !archived ? this.conversations.addedBy(id, userId) : null
+      if (byUserId === null || !blocked.has(byUserId)) continue
+      // Who is a member is known once the chain was verified; of a group the user left, the relay tells no more.
+      const roster = await this.conversations.settle(id).catch((error: unknown) => {
+        if (error instanceof RelayError && error.code === 'FORBIDDEN') return null
+        throw error
+      })
+      if (roster?.members.has(userId) && !roster.archived) found.push({ conversationId: id, byUserId })
+    }
+    return found
   }
 
   private async requestOf({ conversation_id: conversationId, kind, peer_user_id: peer }: Json): Promise<Request> {

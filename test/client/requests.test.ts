@@ -188,3 +188,22 @@ it('who is invited to a group costs one repair there, however many messages go t
   await shown(bob, group, 'three')
   expect(repairs).toBe(0)
 })
+
+it('whom one blocks may still make a group with one, and one is told by whom', async () => {
+  const [ann, bob, cy] = [await join(), await join(), await join()]
+  for (const each of [bob, cy]) await each.requests.accept(await ann.conversations.direct(each.userId))
+  const before = await ann.conversations.group([bob.userId, cy.userId])
+  await bob.requests.block(ann.userId)
+  const put = until(bob, 'conversation', ({ conversationId }) => conversationId !== before)
+  const id = await ann.conversations.group([bob.userId, cy.userId])
+  await put
+  await quiet(bob)
+  expect(await bob.requests.list()).toEqual([])
+  const both = [before, id].sort().map((conversationId) => ({ conversationId, byUserId: ann.userId }))
+  const unwanted = async () =>
+    (await bob.requests.unwanted()).sort((a, b) => (a.conversationId < b.conversationId ? -1 : 1))
+  expect(await unwanted()).toEqual(both)
+  expect(await cy.requests.unwanted()).toEqual([])
+  await bob.requests.unblock(ann.userId)
+  expect(await unwanted()).toEqual([])
+})
