@@ -1,6 +1,6 @@
 // One PostgreSQL for the whole run, one database per file: see test/support/database.ts.
 import { readdirSync, readFileSync } from 'node:fs'
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
 
 /** Test files that say so. */
 const needing = (what: RegExp): string[] =>
@@ -8,11 +8,24 @@ const needing = (what: RegExp): string[] =>
     .map((name) => `test/${name}`)
     .filter((path) => path.endsWith('.test.ts') && what.test(readFileSync(path, 'utf8')))
 
+/**
+ * `npm run test:processes`: what starts a process or a terminal for nearly every line of it, too long for every run. Short forms that
+ * stay: chat/talking and chat/terminal, scenario/start, workers, cluster and durability.
+ */
+export const PROCESSES = [
+  ...['start', 'trust', 'link', 'groups'].map((name) => `test/chat/${name}.test.ts`),
+  ...['test/scenario/demo.test.ts', 'test/server/postgres.test.ts', 'test/scenario/races-hunt.test.ts'],
+]
+
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // `npm test -- --without-redis`
-    exclude: process.env.SEALPOST_TEST_WITHOUT_REDIS ? needing(/support\/(redis|cluster|spread)\.ts'|HAPROXY/) : [],
+    exclude: [
+      ...configDefaults.exclude,
+      ...PROCESSES,
+      // `npm test -- --without-redis`
+      ...(process.env.SEALPOST_TEST_WITHOUT_REDIS ? needing(/support\/(redis|cluster|spread)\.ts'|HAPROXY/) : []),
+    ],
     globalSetup: ['test/support/postgres.ts'],
     pool: 'forks',
     maxWorkers: 3,
