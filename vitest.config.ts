@@ -10,10 +10,10 @@ const needing = (what: RegExp): string[] =>
 
 /**
  * `npm run test:processes`: what starts a process or a terminal for nearly every line of it, too long for every run. Short forms that
- * stay: chat/talking and chat/terminal, scenario/start, workers, cluster and durability.
+ * stay: chat/talking, scenario/start, workers, cluster and durability.
  */
 export const PROCESSES = [
-  ...['start', 'trust', 'link', 'groups'].map((name) => `test/chat/${name}.test.ts`),
+  ...['start', 'terminal', 'trust', 'link', 'groups'].map((name) => `test/chat/${name}.test.ts`),
   ...['test/scenario/demo.test.ts', 'test/server/postgres.test.ts', 'test/scenario/races-hunt.test.ts'],
 ]
 
