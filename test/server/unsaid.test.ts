@@ -45,9 +45,15 @@ async function scripts(): Promise<number> {
   const [stats] = await redis.command('info', 'commandstats')
   return [...String(stats).matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)].reduce((sum, [, n]) => sum + Number(n), 0)
 }
+/** Gone for what says it, too: the connection that hears may notice it first. */
 async function away(): Promise<void> {
   await redis.kill()
-  while (nodes.isConnected()) await soon()
+  const isHeard = (): Promise<boolean> =>
+    routes.find(1).then(
+      () => true,
+      () => false,
+    )
+  while (nodes.isConnected() || (await isHeard())) await soon()
 }
 /** Redis is there, and has heard what was said to it when it came. */
 async function back(): Promise<void> {

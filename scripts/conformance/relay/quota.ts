@@ -2,24 +2,27 @@
 import { type Check, hold, NotRun, same } from '../check.ts'
 import type { Device } from '../device.ts'
 import { ok } from '../http.ts'
-import { kindOf, type Socket, signalMessage } from '../socket.ts'
+import { codeIn, kindOf, type Socket, signalMessage } from '../socket.ts'
 import type { Kit } from '../world.ts'
 
 /** Filled in every run up to here; larger ones with --slow. */
 const QUICK = 2000
 const AT_ONCE = 500
 
-/** Sends until a device's queue is full. @returns how many it took. */
+/** Sends in a direct conversation until the other's queue is full. @returns how many it took. */
 async function fill(from: Socket, send: () => ReturnType<typeof signalMessage>, most: number): Promise<number> {
-  for (let sent = 0; sent < most; ) {
+  let sent = 0
+  for (let isFull = false; !isFull && sent < most; ) {
     const requests = Array.from({ length: Math.min(AT_ONCE, most - sent) }, () => from.write({ signalMessage: send() }))
+    // To the last of them: where sends are limited, one that is wanted later may be refused after its successors were taken.
     for (const requestId of requests) {
-      const { messageAccepted, error } = await from.answer(requestId)
-      if (messageAccepted && !messageAccepted.skipped?.length) sent++
-      else if (messageAccepted || error) return sent
+      const frame = await from.answer(requestId)
+      if (frame.messageAccepted) sent++
+      else if (codeIn(frame) === 'QUEUE_FULL') isFull = true
+      else hold(false, 'MessageAccepted or QUEUE_FULL', kindOf(frame))
     }
   }
-  return most
+  return sent
 }
 
 function quotaOf(kit: Kit, socket: Socket): number {
