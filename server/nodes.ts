@@ -23,6 +23,7 @@ export async function joinNodes(address: Address, { log, metrics }: Observe): Pr
       time: systemTime(),
       report: (error) => log.error({ err: error }, 'unexpected'),
       onLost: (hints) => metrics.hintsLost.inc(hints),
+      onAlone: (limit) => metrics.limitsAlone.inc({ limit }),
       onConnected(isConnected) {
         metrics.redis.set(isConnected ? 1 : 0)
         if (isConnected) log.info('Redis is back')

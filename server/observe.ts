@@ -177,6 +177,10 @@ function openMetrics(register: Registry) {
     /** by: 'hint'; or 'database', when the hint was lost. */
     takenOver: counter('taken_over', 'Connections ended because their device connected on another node', ['by']),
     hintsLost: counter('hints_lost', 'Hints that did not get out to other nodes: Redis away, or not keeping up'),
+    /** limit: of limits.ts. */
+    limitsAlone: counter('limits_alone', 'Limits asked while Redis did not answer: counted here alone, or refused', [
+      'limit',
+    ]),
     redis: gauge('redis_connected', '1 while Redis is reachable, 0 while not or where none is configured'),
     /** kind: the body's field in ServerFrame. */
     signalsLeftOut: counter('signals_left_out', 'Signals not sent: too much to do, or too much unsent', ['kind']),

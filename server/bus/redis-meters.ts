@@ -43,8 +43,15 @@ return wait`,
 const PATIENCE_MS = 250
 const REST_MS = 1_000
 
-/** @param alone counts on this node while Redis is away. */
-export function openRedisMeters(redis: MeterCommands, alone: OpenMeter): OpenMeter {
+/**
+ * @param alone counts on this node while Redis is away.
+ * @param onAlone a limit of this name was asked, and Redis did not answer.
+ */
+export function openRedisMeters(
+  redis: MeterCommands,
+  alone: OpenMeter,
+  onAlone: (name: string) => void = () => {},
+): OpenMeter {
   let restUntilMs = 0
   const ready = (): boolean => redis.status === 'ready' && performance.now() >= restUntilMs
 
@@ -52,8 +59,10 @@ export function openRedisMeters(redis: MeterCommands, alone: OpenMeter): OpenMet
     const here = alone(limit)
     const ask = (key: string, tokens: Amounts, needs: Amounts): Promise<number> =>
       redis.meterTake(`sealpost:limit:${limit.name}:${key}`, ...bucketsOf(limit, tokens, needs))
-    const gone: Meter['take'] =
-      limit.whenGone === 'open' ? (...given) => here.take(...given) : () => Number.POSITIVE_INFINITY
+    const gone: Meter['take'] = (...given) => {
+      onAlone(limit.name)
+      return limit.whenGone === 'open' ? here.take(...given) : Number.POSITIVE_INFINITY
+    }
     return {
       take(key, tokens, needs = tokens) {
         if (limit.rates.length === 0) return 0

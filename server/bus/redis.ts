@@ -32,6 +32,8 @@ export type RedisSettings = ConnectionSettings & {
   report(error: unknown): void
   /** So many hints did not get out. */
   onLost(hints: number): void
+  /** A limit of this name was counted by this node alone, or refused, because Redis did not answer. */
+  onAlone?(limit: string): void
   /** How long a node's word about its users holds, milliseconds; 5 minutes unless said. */
   presenceMs?: number
   /** How long a route holds, milliseconds; 5 minutes unless said. */
@@ -47,7 +49,7 @@ const PLACE_MS = PROVISIONING_TTL_MS + 10_000
  * left open then.
  */
 export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
-  const { time, report, onLost, presenceMs, routeMs } = settings
+  const { time, report, onLost, onAlone, presenceMs, routeMs } = settings
   const { commands, subscriber, isConnected, close } = await connectRedis(settings)
   return {
     bus: openRedisHints({ publisher: commands, subscriber, report, onLost }),
@@ -57,6 +59,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
     meters: openRedisMeters(
       commands,
       openLocalMeters(() => time.now()),
+      onAlone,
     ),
     isConnected,
     close: async () => close(),

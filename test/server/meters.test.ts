@@ -37,11 +37,18 @@ const inProcess = (): Implementation => {
 }
 
 const connected: RedisNodes[] = []
-async function connect({ urls, cluster }: TestRedis): Promise<OpenMeter> {
+async function connect({ urls, cluster }: TestRedis, onAlone?: (limit: string) => void): Promise<OpenMeter> {
   const report = (error: unknown): void => {
     throw error
   }
-  const node = await openRedis({ urls, cluster, time: systemTime(), report, onLost: () => {} })
+  const node = await openRedis({
+    urls,
+    cluster,
+    time: systemTime(),
+    report,
+    onLost: () => {},
+    ...(onAlone && { onAlone }),
+  })
   connected.push(node)
   return node.meters
 }
@@ -242,10 +249,12 @@ describe.skipIf(process.env.SEALPOST_TEST_WITHOUT_REDIS)('while Redis is away', 
   }
 
   it('what fails open is counted by each node alone, what fails closed is refused; then both are shared again', async () => {
-    const [near, far] = [await connect(redis), await connect(redis)]
+    const alone: string[] = []
+    const [near, far] = [await connect(redis, (name) => alone.push(name)), await connect(redis)]
     const [open, closed] = [limit([{ burst: 3, everyMs: HOUR }]), limit([{ burst: 3, everyMs: HOUR }], 'closed')]
     const take = (node: OpenMeter, which: Limit) => node(which).take('ann', 1)
     expect([await take(near, open), await take(far, closed)]).toEqual([0, 0])
+    expect(alone).toEqual([])
     await redis.kill()
     for (const node of [near, far]) {
       const passed: boolean[] = []
@@ -253,6 +262,7 @@ describe.skipIf(process.env.SEALPOST_TEST_WITHOUT_REDIS)('while Redis is away', 
       expect(passed).toEqual([true, true, true, false])
       expect(await take(node, closed)).toBe(Number.POSITIVE_INFINITY)
     }
+    expect(alone).toEqual([open, open, open, open, closed].map(({ name }) => name))
     await redis.start()
     // It came back empty: three for both together.
     const left: number[] = []
