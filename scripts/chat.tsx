@@ -34,7 +34,7 @@ function converse({ device, notebook, url, realm }: Opened): void {
     if (isEnding) return
     isEnding = true
     clearInterval(ticking)
-    messenger.people.stop()
+    messenger.stop()
     screen.leave()
     keyboard.close()
     if (error !== undefined) fail(error)

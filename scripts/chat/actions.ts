@@ -6,7 +6,7 @@ import { Finder } from './finder.ts'
 import { GroupActions } from './group-actions.ts'
 import { peerOf, titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
-import { draftOf, failedIn, type Intent, isMember, openChat } from './model.ts'
+import { draftOf, failedIn, type Intent, isMember, isRequest, openChat } from './model.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
 import { RequestActions } from './request-actions.ts'
 import { SelfActions } from './self-actions.ts'
@@ -100,6 +100,8 @@ export class Actions {
     const chat = openChat(messenger.state)
     if (!chat) throw new Refusal('No conversation is open: /chat and a username opens one.')
     if (!isMember(messenger.state, chat) || chat.archived) throw new Refusal('Nothing can be sent here any more.')
+    if (chat.kind === 'group' && isRequest(messenger.state, chat))
+      throw new Refusal('You are invited: /join first, then write.')
     messenger.device.send(chat.id, { text })
     messenger.tell({ type: 'edit', edit: { do: 'replace', text: '' } })
     messenger.tell({ type: 'scroll', by: Number.NEGATIVE_INFINITY })
@@ -148,8 +150,10 @@ export class Actions {
     const group = state.chats.find((chat) => chat.kind === 'group' && titleOf(state, chat) === typed)
     if (group) return messenger.open(group.id)
     const userId = await this.finder.find(typed)
-    const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId)
+    // What was archived takes nothing more: the pair may begin another. [V-3.3]
+    const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId && !chat.archived)
     const chatId = known?.id ?? (await device.conversations.direct(userId))
+    messenger.notebook.recall(chatId)
     messenger.bring(chatId)
     messenger.open(chatId)
   }

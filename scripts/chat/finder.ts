@@ -31,6 +31,13 @@ export class Finder {
     return peer
   }
 
+  /** Who is meant, also by a name that only the relay knows; who asks, or the other one, when nobody is named. */
+  async somebody(typed: string | undefined): Promise<string> {
+    if (typed !== undefined) return this.find(typed)
+    const asking = this.messenger.state.asked.requests[this.here().id]
+    return asking ?? this.peer(undefined)
+  }
+
   member(chat: Chat, typed: string): string {
     const userId = this.known(typed)
     if (!userId || !chat.members.some((each) => each.userId === userId)) throw new Refusal(`${typed} is not in here.`)

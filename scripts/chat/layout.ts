@@ -15,6 +15,8 @@ const INPUT_ROWS_MAX = 5
 const HINTS_MAX = 6
 const TOAST_ROWS_MAX = 4
 const PROMPT_CELLS = 3
+/** Of a transcript that are left beside what could be said in fewer. */
+const TRANSCRIPT_ROWS = 6
 
 /** Rows and cells. side: 0 = there is no list of conversations. */
 export type Layout = {
@@ -25,6 +27,8 @@ export type Layout = {
   /** Of those: what remains for transcript or panel. */
   page: number
   input: number
+  /** Over the input, under the transcript. */
+  banner: Line[]
 }
 
 /** Of the whole screen. */
@@ -36,8 +40,11 @@ export function layoutOf(state: State): Layout {
   const input = inputOf(state).rows
   // Header, two rules, footer.
   const body = Math.max(1, rows - 4 - input)
-  const taken = 1 + statusLines(state, main).length + (state.panel ? 0 : bannerOf(state, main).length + hintRows(state))
-  return { side, main, body, page: Math.max(1, body - taken), input }
+  const status = statusLines(state, main).length
+  const hints = state.panel ? 0 : hintRows(state)
+  const banner = state.panel ? [] : bannerOf(state, main, body - 1 - status - hints - TRANSCRIPT_ROWS)
+  const page = Math.max(1, body - 1 - status - hints - banner.length)
+  return { side, main, body, page, input, banner }
 }
 
 /** Over the input: what was said last, or else who is typing; at least one line, so that nothing jumps. */

@@ -1,6 +1,6 @@
 // Single lines around the transcript: connection, title, who is typing, which keys do what.
 import { labelOf, peerOf, titleOf } from './labels.ts'
-import { type Chat, failedIn, type Line, openChat, type Span, STRANGER, type State } from './model.ts'
+import { type Chat, failedIn, isRequest, type Line, openChat, type Span, STRANGER, type State } from './model.ts'
 import { safeLine } from './text.ts'
 
 /** How the connection is. */
@@ -25,6 +25,8 @@ export function connectionOf({ connection, retryAtMs, nowMs }: State): Span {
 export function titleLine(state: State, chat: Chat | null): Line {
   if (!chat) return [{ text: 'Welcome', tone: 'strong' }]
   const title: Line = [{ text: safeLine(titleOf(state, chat)), tone: 'strong' }]
+  if (isRequest(state, chat))
+    return [...title, { text: chat.kind === 'direct' ? ' · asks to talk' : ' · an invitation', tone: 'accent' }]
   const peer = peerOf(state, chat)
   if (!peer) return [...title, { text: ` · ${chat.members.length} people · /members`, tone: 'dim' }]
   const { isOnline, isVerified, hasNewKey, isChecked, username } = state.people[peer] ?? STRANGER
@@ -43,13 +45,22 @@ export function typingOf(state: State, chat: Chat): string {
   return names.length === 1 ? `${names[0]} is typing…` : `${names.slice(0, 3).join(', ')} are typing…`
 }
 
+/** In an empty input. */
+export function placeholderOf(state: State): string {
+  const chat = openChat(state)
+  if (!chat) return 'Type /chat and a username, or /help'
+  if (!isRequest(state, chat)) return 'Write a message, or / for commands'
+  return chat.kind === 'direct' ? 'Answer to accept; /decline or /block' : '/join to accept; /decline or /block'
+}
+
 /** The keys that do something now. */
 export function footerOf(state: State): string {
   if (state.panel?.confirm) return ' y yes · n no · ↑↓ scroll'
   if (state.panel) return ' Esc close · ↑↓ PgUp PgDn scroll · Ctrl+C quit'
   const chat = openChat(state)
+  const asks = chat && isRequest(state, chat)
   const keys = [
-    'Enter send',
+    asks ? (chat.kind === 'direct' ? 'Enter send and accept' : '/join accept') : 'Enter send',
     ...(chat && failedIn(chat).length > 0 ? ['Ctrl+R send failed again'] : []),
     ...(state.connection.name === 'offline' ? ['Ctrl+T connect now'] : []),
     ...(state.chats.length > 1 ? ['Tab next'] : []),

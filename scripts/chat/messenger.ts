@@ -5,10 +5,21 @@ import { lastPlace, pageOf } from './history.ts'
 import { mention } from './labels.ts'
 import { maxScroll } from './layout.ts'
 import { memberNews } from './membership.ts'
-import { type Chat, type Intent, type Notice, openChat, type PanelLine, type State, type Tone } from './model.ts'
+import {
+  type Chat,
+  type Intent,
+  isMember,
+  isRequest,
+  type Notice,
+  openChat,
+  type PanelLine,
+  type State,
+  type Tone,
+} from './model.ts'
 import type { Notebook } from './notebook.ts'
 import { People } from './people.ts'
 import { type Event, initial, reduce } from './state.ts'
+import { Strangers } from './strangers.ts'
 import { safeLine } from './text.ts'
 
 /** What a messenger needs. */
@@ -28,6 +39,7 @@ export class Messenger {
   readonly device: Device
   readonly notebook: Notebook
   readonly people: People
+  readonly strangers: Strangers
   readonly now: () => number
   state: State
   private readonly show: (state: State) => void
@@ -42,17 +54,26 @@ export class Messenger {
     const self = { userId: device.userId, deviceId: device.deviceId, username: device.usernames.own ?? '' }
     this.state = initial(self, relay, now(), hasColours)
     this.people = new People(this)
+    this.strangers = new Strangers(this)
   }
 
   /** Shows what is stored, then connects. */
   start(size: { columns: number; rows: number }): void {
     this.tell({ type: 'size', ...size })
+    this.strangers.start()
     for (const { id } of this.device.conversations.list()) this.bring(id)
     this.listen()
     const last = this.notebook.open
-    const chat = this.state.chats.find(({ id }) => id === last) ?? this.state.chats[0]
+    const talks = this.state.chats.filter((chat) => !isRequest(this.state, chat))
+    const chat = this.state.chats.find(({ id }) => id === last) ?? talks[0]
     if (chat) this.open(chat.id)
     this.device.connect()
+  }
+
+  /** Nothing is asked or shown any more; the device is not closed. */
+  stop(): void {
+    this.people.stop()
+    this.strangers.stop()
   }
 
   /** Changes the state, and shows it. */
@@ -90,7 +111,8 @@ export class Messenger {
     const chat = openChat(this.state)
     if (!chat) return
     const text = textOf(chat.draft)
-    if (!text.startsWith('/')) this.device.typing(chat.id, text !== '')
+    // Whoever asks is told nothing, by the relay's rules and by ours. [V-6.3]
+    if (!text.startsWith('/') && !isRequest(this.state, chat)) this.device.typing(chat.id, text !== '')
   }
 
   /** Loads what is above the top, when the top is seen. */
@@ -117,8 +139,9 @@ export class Messenger {
       if (chat.members.some((member) => member.userId === userId)) this.note(chat.id, text, 'warning')
   }
 
-  /** A conversation as the device knows it now; a new one with its messages. */
+  /** A conversation as the device knows it now; a new one with its messages. One that was dismissed stays away. */
   bring(chatId: string): void {
+    if (this.notebook.isDismissed(chatId)) return
     const known = this.device.conversations.get(chatId)
     if (!known || known.members.length === 0) return
     const { id, kind, members, ghosts, archived } = known
@@ -140,8 +163,15 @@ export class Messenger {
       if (connection.name === 'live') this.live()
     })
     device.on('message', (message) => this.take(message))
-    device.on('message_changed', (message) => this.entry(message))
-    device.on('conversation', ({ conversationId }) => this.changed(conversationId))
+    device.on('message_changed', (message) => {
+      this.entry(message)
+      this.spoken(message)
+    })
+    device.on('conversation', ({ conversationId }) => void this.changed(conversationId))
+    device.on('member_accepted', ({ conversationId, userId }) => {
+      if (userId === device.userId) void this.strangers.settle()
+      else if (this.chat(conversationId)) this.note(conversationId, `${mention(userId)} accepted`)
+    })
     device.on('user_named', ({ userId }) => this.people.named(userId))
     device.on('group_named', ({ conversationId, byUserId, groupName }) => {
       this.bring(conversationId)
@@ -185,33 +215,61 @@ export class Messenger {
   }
 
   private troubleIn(chatId: string, text: string): void {
-    this.bring(chatId)
     this.note(chatId, text, 'warning')
+    if (this.chat(chatId)) this.bring(chatId)
+    else void this.meet(chatId)
   }
 
   private live(): void {
     for (const { id } of this.state.chats) this.bring(id)
     this.people.live()
+    this.strangers.live()
   }
 
   private take(message: Message): void {
     const { conversationId: chatId } = message
-    if (!this.state.chats.some(({ id }) => id === chatId)) this.bring(chatId)
+    if (!this.chat(chatId)) return void this.meet(chatId)
     this.entry(message)
+    this.spoken(message)
     if (this.state.open === chatId) this.seen(chatId)
     else this.tell({ type: 'unread', chatId, unread: this.device.unread(chatId) })
+  }
+
+  // Whether somebody is a stranger is known before he is shown.
+  private async meet(chatId: string): Promise<void> {
+    if (!this.isOwn(chatId) && !(await this.strangers.meet(chatId))) return
+    if (this.notebook.isDismissed(chatId) && !this.strangers.recalls(chatId)) return
+    this.bring(chatId)
+  }
+
+  // An answer of the user's, from this device or another, has reached the relay. [V-6.1]
+  private spoken({ conversationId, senderUserId, state }: Message): void {
+    const isOut = senderUserId === this.device.userId && state !== 'sending' && state !== 'failed'
+    if (isOut && Object.hasOwn(this.state.asked.requests, conversationId)) void this.strangers.settle()
   }
 
   private entry(message: Message): void {
     this.tell({ type: 'entry', chatId: message.conversationId, entry: { kind: 'message', message } })
   }
 
-  private changed(chatId: string): void {
-    const before = this.state.chats.find(({ id }) => id === chatId)
+  private async changed(chatId: string): Promise<void> {
+    if (!this.chat(chatId) && !this.isOwn(chatId) && !(await this.strangers.meet(chatId))) return
+    const before = this.chat(chatId)
     this.bring(chatId)
-    const after = this.state.chats.find(({ id }) => id === chatId)
+    const after = this.chat(chatId)
     if (!after) return
-    for (const text of memberNews(before ?? null, after)) this.note(chatId, text)
+    for (const text of memberNews(before, after)) this.note(chatId, text)
+    const isIn = (chat: Chat | null) => !!chat && !chat.archived && isMember(this.state, chat)
+    if (before && isIn(before) !== isIn(after)) void this.strangers.settle()
+  }
+
+  private isOwn(chatId: string): boolean {
+    const { conversations, userId } = this.device
+    return conversations.addedBy(chatId, userId) === userId
+  }
+
+  private chat(chatId: string): Chat | null {
+    return this.state.chats.find(({ id }) => id === chatId) ?? null
   }
 
   // Read is what is on the screen: the end of the open conversation, with no page over it.

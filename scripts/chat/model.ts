@@ -45,6 +45,15 @@ export type Chat = {
   typing: string[]
 }
 
+/** Strangers and whom the user blocks, by the relay's word. */
+export type Asked = {
+  /** Conversations that wait for the user's word, each with who asks; null = nothing here says it. */
+  requests: Record<string, string | null>
+  blocked: string[]
+  /** Groups the user is in because somebody he blocks put him there, each with who. */
+  unwanted: Record<string, string>
+}
+
 /** What a yes to a question does. */
 export type Intent =
   | { do: 'compared'; userId: string }
@@ -76,7 +85,8 @@ export type State = {
   nowMs: number
   size: { columns: number; rows: number }
   people: Record<string, Person>
-  /** Latest first. */
+  asked: Asked
+  /** Requests after all others; latest first. */
   chats: Chat[]
   open: string | null
   /** Typed while no conversation is open. */
@@ -86,12 +96,26 @@ export type State = {
   toast: { text: string; tone: Tone } | null
 }
 
+/** Nobody asks. */
+export const NOTHING_ASKED: Asked = { requests: {}, blocked: [], unwanted: {} }
+
 /** Nothing is known. */
 export const STRANGER: Person = { username: '', isChecked: false, isVerified: false, hasNewKey: false, isOnline: false }
 
 /** The conversation on the screen. */
 export const openChat = (state: Pick<State, 'chats' | 'open'>): Chat | null =>
   state.chats.find(({ id }) => id === state.open) ?? null
+
+/**
+ * Whether it waits for the user's word. Who wrote an answer has given it, also while it is on the way; an invitation to a group cannot be
+ * answered.
+ */
+export const isRequest = ({ asked, self }: Pick<State, 'asked' | 'self'>, { id, kind, entries }: Chat): boolean =>
+  Object.hasOwn(asked.requests, id) &&
+  (kind === 'group' || !entries.some((each) => each.kind === 'message' && isGivenWord(each.message, self.userId)))
+
+const isGivenWord = ({ senderUserId, state }: Message, userId: string): boolean =>
+  senderUserId === userId && state !== 'failed'
 
 /** A piece of a line in one tone. */
 export type Span = { text: string; tone?: Tone }

@@ -1,6 +1,6 @@
 // What the messenger itself has to remember, in a table of the device's own store: one file, one transaction, one owner.
 import type { Storage, Transaction } from '../../client/index.ts'
-import type { Notice } from './model.ts'
+import { type Asked, NOTHING_ASKED, type Notice } from './model.ts'
 
 const TABLE = 'messenger'
 const KEPT_NOTICES = 200
@@ -42,6 +42,25 @@ export class Notebook {
   }
   noteCompared(userId: string, safetyNumber: string): void {
     this.put(`compared/${userId}`, safetyNumber)
+  }
+
+  /** What the relay said last of strangers. */
+  get asked(): Asked {
+    return this.get<Asked>('asked') ?? NOTHING_ASKED
+  }
+  set asked(asked: Asked) {
+    this.put('asked', asked)
+  }
+
+  /** Whether the user does not want to see that conversation. */
+  isDismissed(chatId: string): boolean {
+    return this.get<true>(`dismissed/${chatId}`) !== null
+  }
+  dismiss(chatId: string): void {
+    this.put(`dismissed/${chatId}`, true)
+  }
+  recall(chatId: string): void {
+    this.storage.transaction((tx) => tx.delete(TABLE, `dismissed/${chatId}`))
   }
 
   /** Keeps a notice; of one conversation the last 200. */

@@ -2,7 +2,7 @@
 import { RelayError } from '../../client/index.ts'
 import { nameOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
-import { STRANGER } from './model.ts'
+import { isRequest, STRANGER } from './model.ts'
 
 /** The relay allows 20 look-ups, then one every 30 s; some are left for what the user asks for. */
 const CHECKS_AT_ONCE = 8
@@ -57,10 +57,11 @@ export class People {
     void this.check()
   }
 
-  /** Whoever shares a conversation is watched. */
+  /** Whoever shares a conversation is watched; of who only asks nothing is told. [V-6.3] */
   watch(): void {
     const { device, state } = this.messenger
-    const everybody = state.chats.flatMap(({ members }) => members.map(({ userId }) => userId))
+    const talks = state.chats.filter((chat) => !isRequest(state, chat))
+    const everybody = talks.flatMap(({ members }) => members.map(({ userId }) => userId))
     const others = [...new Set(everybody)].filter((userId) => userId !== state.self.userId).slice(0, WATCHED_MAX)
     if (others.every((userId) => this.watched.has(userId)) && others.length === this.watched.size) return
     this.watched = new Set(others)

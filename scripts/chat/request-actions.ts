@@ -1,7 +1,9 @@
 // Commands about strangers: what waits for the user's word, and whom the user wants nothing of.
+import { askerOf } from './card.ts'
 import type { Finder } from './finder.ts'
 import { labelOf, titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
+import { isRequest, type PanelLine } from './model.ts'
 import { Refusal } from './refusals.ts'
 
 /** Of one messenger. */
@@ -15,47 +17,62 @@ export class RequestActions {
   }
 
   async list(): Promise<void> {
-    const { device, state } = this.messenger
-    const waiting = await device.requests.list()
-    const blocked = await device.requests.blocked()
-    for (const { conversationId } of waiting) this.messenger.bring(conversationId)
-    const lines = waiting.map(({ kind, byUserId }) => {
-      const who = byUserId ? labelOf(state, byUserId) : 'Somebody'
-      return { text: kind === 'direct' ? `${who} wants to talk to you.` : `${who} invites you to a group.` }
+    const { messenger } = this
+    await messenger.strangers.refresh()
+    const { state } = messenger
+    const waiting = state.chats.filter((chat) => isRequest(state, chat))
+    const asking = waiting.map((chat): PanelLine => {
+      const wants = chat.kind === 'direct' ? 'wants to talk to you' : `invites you to a group: ${titleOf(state, chat)}`
+      return { text: `${askerOf(state, chat)} ${wants}` }
     })
-    this.messenger.page('Requests', [
-      ...(lines.length > 0 ? lines : [{ text: 'Nobody asks.' }]),
+    const unwanted = state.chats.flatMap((chat): PanelLine[] => {
+      const adder = state.asked.unwanted[chat.id]
+      return adder ? [{ text: `${labelOf(state, adder)}, whom you block, put you into ${titleOf(state, chat)}` }] : []
+    })
+    messenger.page('Requests', [
+      ...(asking.length > 0 ? asking : [{ text: 'Nobody asks.' }]),
       { text: '' },
-      { text: 'Open the conversation: /join accepts it, /decline does not want it, an answer accepts it too.' },
-      { text: '' },
-      ...blocked.map(({ userId }) => ({ text: `Blocked: ${labelOf(state, userId)}` })),
+      { text: 'Tab goes there. An answer accepts, /join too; /decline does not want it, and they see that.' },
+      { text: '/block wants nothing more of who asks, and they cannot tell. Who asks is told nothing before.' },
+      ...(unwanted.length > 0 ? [{ text: '' }, ...unwanted, { text: 'In there /leave leaves it.' }] : []),
+      ...(state.asked.blocked.length > 0 ? [{ text: '' }] : []),
+      ...state.asked.blocked.map((userId) => ({ text: `Blocked: ${labelOf(state, userId)} · /unblock ends it` })),
     ])
   }
 
   async join(): Promise<void> {
+    const { messenger } = this
     const chat = this.finder.here()
-    await this.messenger.device.requests.accept(chat.id)
-    this.messenger.say(`Accepted: ${titleOf(this.messenger.state, chat)}.`, 'good')
+    await messenger.device.requests.accept(chat.id)
+    await messenger.strangers.refresh()
+    messenger.say(`Accepted: ${titleOf(messenger.state, chat)}.`, 'good')
   }
 
   async decline(): Promise<void> {
+    const { messenger } = this
     const chat = this.finder.here()
-    const { requests } = this.messenger.device
+    const { requests } = messenger.device
     const isAsked = (await requests.list()).some(({ conversationId }) => conversationId === chat.id)
-    if (!isAsked) throw new Refusal('This is no request: /leave leaves a group.')
+    if (!isAsked) throw new Refusal('This is no request: /leave leaves a group, /block ends hearing from somebody.')
     await requests.decline(chat.id)
-    this.messenger.say('Declined.')
+    await messenger.strangers.refresh()
+    messenger.say('Declined.')
   }
 
   async block(typed: string | undefined): Promise<void> {
-    const userId = this.finder.peer(typed)
-    await this.messenger.device.requests.block(userId)
-    this.messenger.say(`Nothing comes from ${labelOf(this.messenger.state, userId)} any more, and they cannot tell.`)
+    const { messenger } = this
+    const userId = await this.finder.somebody(typed)
+    await messenger.device.requests.block(userId)
+    await messenger.strangers.refresh()
+    const name = labelOf(messenger.state, userId)
+    messenger.say(`Nothing comes from ${name} any more, and they cannot tell. /unblock ${name} ends it.`)
   }
 
   async unblock(typed: string | undefined): Promise<void> {
-    const userId = this.finder.peer(typed)
-    await this.messenger.device.requests.unblock(userId)
-    this.messenger.say(`${labelOf(this.messenger.state, userId)} can reach you again.`)
+    const { messenger } = this
+    const userId = await this.finder.somebody(typed)
+    await messenger.device.requests.unblock(userId)
+    await messenger.strangers.refresh()
+    messenger.say(`${labelOf(messenger.state, userId)} can reach you again.`)
   }
 }

@@ -3,9 +3,12 @@ import type { ConnectionState } from '../../client/index.ts'
 import { type Edit, EMPTY, edit } from './editor.ts'
 import { maxScroll, pageRows } from './layout.ts'
 import {
+  type Asked,
   type Chat,
   draftOf,
   type Entry,
+  isRequest,
+  NOTHING_ASKED,
   openChat,
   type Panel,
   type Person,
@@ -20,6 +23,7 @@ export type Event =
   | { type: 'person'; userId: string; change: Partial<Person> }
   | { type: 'chat'; chat: Pick<Chat, 'id' | 'kind' | 'name' | 'members' | 'ghosts' | 'archived'> }
   | { type: 'gone'; chatId: string }
+  | { type: 'asked'; asked: Asked }
   /** Entries of the store, oldest first, before those that are there. */
   | { type: 'history'; chatId: string; entries: Entry[]; hasOlder: boolean }
   /** New, or one that is there and changed. */
@@ -45,6 +49,7 @@ export const initial = (self: State['self'], relay: string, nowMs: number, hasCo
     hasColours,
     retryAtMs: 0,
     people: {},
+    asked: NOTHING_ASKED,
     chats: [],
     open: null,
     draft: EMPTY,
@@ -78,6 +83,10 @@ export function reduce(state: State, event: Event): State {
         chats: state.chats.filter(({ id }) => id !== event.chatId),
         open: state.open === event.chatId ? null : state.open,
       }
+    case 'asked': {
+      const asking = { ...state, asked: event.asked }
+      return { ...asking, chats: sorted(asking, state.chats) }
+    }
     case 'history':
       return change(state, event.chatId, (chat) => {
         const known = new Set(chat.entries.map(keyOf))
@@ -125,11 +134,17 @@ const lastOf = (entries: Entry[]): number => {
   return last?.kind === 'message' ? last.message.sentAtMs : 0
 }
 
-const sorted = (chats: Chat[]): Chat[] => [...chats].sort((a, b) => b.lastAtMs - a.lastAtMs || (a.id < b.id ? -1 : 1))
+// Whoever asks is not put before those one talks with, however much he writes.
+const sorted = (state: Pick<State, 'asked' | 'self'>, chats: Chat[]): Chat[] =>
+  chats
+    .map((chat) => ({ chat, asks: Number(isRequest(state, chat)) }))
+    .sort((a, b) => a.asks - b.asks || b.chat.lastAtMs - a.chat.lastAtMs || (a.chat.id < b.chat.id ? -1 : 1))
+    .map(({ chat }) => chat)
 
 function change(state: State, chatId: string, with_: (chat: Chat) => Chat): State {
   if (!state.chats.some(({ id }) => id === chatId)) return state
-  return { ...state, chats: sorted(state.chats.map((each) => (each.id === chatId ? with_(each) : each))) }
+  const chats = state.chats.map((each) => (each.id === chatId ? with_(each) : each))
+  return { ...state, chats: sorted(state, chats) }
 }
 
 function withChat(state: State, known: Extract<Event, { type: 'chat' }>['chat']): State {
@@ -138,7 +153,7 @@ function withChat(state: State, known: Extract<Event, { type: 'chat' }>['chat'])
     ...known,
     ...{ entries: [], hasOlder: false, unread: 0, lastAtMs: 0, draft: EMPTY, scroll: 0, typing: [] },
   }
-  return { ...state, chats: sorted([...state.chats, chat]) }
+  return { ...state, chats: sorted(state, [...state.chats, chat]) }
 }
 
 function withEntry(state: State, chat: Chat, entry: Entry): Chat {

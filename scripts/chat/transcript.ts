@@ -17,6 +17,7 @@ const FAILURES: Record<string, string> = {
   TOO_LARGE: 'it is too long',
   INTERNAL: 'the relay had an error of its own',
   FORBIDDEN: 'you are not in this conversation any more',
+  not_accepted: 'they have not accepted yet, and take no more until then',
   NOT_FOUND: 'the conversation is gone',
   QUEUE_FULL: 'too much is waiting for them already',
 }
@@ -76,6 +77,10 @@ function quoted(chat: Chat, messageId: string): string {
 const nameCells = (state: State, chat: Chat): number =>
   Math.min(NAME_MAX, Math.max(NAME_MIN, ...chat.members.map(({ userId }) => widthOf(labelOf(state, userId)))))
 
+// A direct conversation is not left: while it is not over, what is refused is one message too many. [V-6.2]
+const reasonOf = ({ kind, archived }: Chat, { failure }: Message): string =>
+  failure === 'FORBIDDEN' && kind === 'direct' && !archived ? 'not_accepted' : failure
+
 function messageLines(state: State, chat: Chat, message: Message, cells: number): Line[] {
   const isOwn = message.senderUserId === state.self.userId
   const names = nameCells(state, chat)
@@ -103,7 +108,7 @@ function messageLines(state: State, chat: Chat, message: Message, cells: number)
     else lines.push([pad, mark])
   }
   if (isOwn && message.state === 'failed') {
-    const why = FAILURES[message.failure] ?? message.failure
+    const why = FAILURES[reasonOf(chat, message)] ?? message.failure
     for (const line of wrap(`✗ not sent: ${why}. Ctrl+R sends it again.`, room))
       lines.push([pad, { text: line, tone: 'bad' }])
   }
@@ -127,7 +132,7 @@ const remembered = new WeakMap<Entry, { key: string; lines: Line[] }>()
 function linesOf(state: State, chat: Chat, entry: Entry, cells: number): Line[] {
   const label = entry.kind === 'message' ? labelOf(state, entry.message.senderUserId) : withNames(state, entry.text)
   const refers = entry.kind === 'message' && (entry.message.body.replyTo || entry.message.body.reaction)
-  const key = `${cells} ${nameCells(state, chat)} ${label} ${refers ? chat.entries.length : ''}`
+  const key = `${cells} ${nameCells(state, chat)} ${label} ${chat.archived} ${refers ? chat.entries.length : ''}`
   const before = remembered.get(entry)
   if (before?.key === key) return before.lines
   const lines = entryLines(state, chat, entry, cells)

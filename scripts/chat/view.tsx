@@ -1,11 +1,10 @@
 // The whole screen as a function of its state. What is where is decided in layout.ts.
 import { Box, Text } from 'ink'
 import type { ReactElement } from 'react'
-import { bannerOf } from './banner.ts'
 import { COMMANDS, hintsFor, usageOf } from './commands.ts'
 import { textOf } from './editor.ts'
 import { hintRows, inputOf, type Layout, LEAST, layoutOf, panelLines, statusLines } from './layout.ts'
-import { connectionOf, footerOf, titleLine } from './lines.ts'
+import { connectionOf, footerOf, placeholderOf, titleLine } from './lines.ts'
 import { type Chat, draftOf, type Line, openChat, type State } from './model.ts'
 import { sideLines } from './side.ts'
 import { cut, padded, widthOf } from './text.ts'
@@ -74,7 +73,7 @@ function hintLines(state: State): Line[] {
 function mainLines(state: State, layout: Layout): Line[] {
   const chat = openChat(state)
   const title = state.panel ? [{ text: state.panel.title, tone: 'strong' as const }] : titleLine(state, chat)
-  const above = state.panel ? [] : [...bannerOf(state, layout.main), ...hintLines(state)]
+  const above = state.panel ? [] : [...layout.banner, ...hintLines(state)]
   return [title, ...pageLines(state, chat, layout), ...above, ...statusLines(state, layout.main)].slice(0, layout.body)
 }
 
@@ -137,9 +136,6 @@ export function App({ state, theme }: { state: State; theme: Theme }): ReactElem
     </Box>
   )
 }
-
-const placeholderOf = (state: State): string =>
-  state.open ? 'Write a message, or / for commands' : 'Type /chat and a username, or /help'
 
 /** Where the terminal's cursor belongs: row and column from 0; null = nowhere. */
 export function cursorOf(state: State): { row: number; column: number } | null {

@@ -1,6 +1,6 @@
 // What stands where no conversation is open, and the help: how to begin, and every command and key.
 import { COMMANDS, type CommandName, usageOf } from './commands.ts'
-import type { Line, PanelLine, State } from './model.ts'
+import { isRequest, type Line, type PanelLine, type State } from './model.ts'
 import { padded, wrap } from './text.ts'
 import { shortName } from './usernames.ts'
 
@@ -58,9 +58,11 @@ export function welcome(state: State, cells: number): Line[] {
     state.chats.length > 0
       ? [
           {
-            text: state.chats.some(({ unread }) => unread > 0)
-              ? 'Somebody wrote to you: Tab opens it.'
-              : 'Tab opens a conversation.',
+            text: state.chats.every((chat) => isRequest(state, chat))
+              ? 'Somebody you do not know yet asks to talk to you: Tab shows it, and tells them nothing.'
+              : state.chats.some(({ unread }) => unread > 0)
+                ? 'Somebody wrote to you: Tab opens it.'
+                : 'Tab opens a conversation.',
           },
         ]
       : [
