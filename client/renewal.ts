@@ -1,5 +1,6 @@
 // Beginning anew with another identity key: authorised by a recovery code on a device that has nothing, or by the present key on one
-// that suspects a theft. A lost answer leaves a question, which is put with the key that may be in force: attempts lie on a stack. [I-6]
+// that suspects a theft. A request whose answer is lost may be carried out yet, so the key it brings is kept until what authorised it
+// is known to be used up; only then is that key asked. What was used up is never good again, so nothing is decided by time. [I-6.7]
 import { RelayError } from '../proto/errors.ts'
 import { type Uuid, uuidToBytes } from '../proto/ids.ts'
 import { REGISTRATION_ID_MAX } from '../proto/limits.ts'
@@ -15,21 +16,24 @@ import type { Transaction } from './storage.ts'
 import { next, ordered, Table } from './tables.ts'
 
 /**
- * One new identity that was asked for, or will be. @property by the slot of the attempt whose key authorises it; absent = what the
- * caller gives. @property wasSent the relay may have it. @property repeats it is sent once more: the first time may yet be carried out.
- * @property doubted the repetition was refused, which says nothing of the first time: its key is asked before it is erased.
+ * One new identity that was asked for, or will be. @property warrant whose: other warrants say nothing of it.
+ * @property by the slot of the attempt whose key authorises it; absent = the warrant itself.
+ *
+ *   new      it was never sent, or the relay said that it was not done
+ *   sent     it may have been carried out, or be carried out yet; it is repeated as it is
+ *   refused  the same, and the relay would not have it again as it is: another one is sent beside it
+ *   decided  what authorises it is used up: it was carried out, or never will be. Its key tells, by authorising the next one
  */
 type Attempt = {
   slot: Slot
+  warrant: string
   registrationId: number
   keys: MadeKeys
   by?: Slot
-  wasSent: boolean
-  repeats?: boolean
-  doubted?: boolean
+  state: 'new' | 'sent' | 'refused' | 'decided'
 }
 
-/** Ascending: each but the first was made because the answer to the one before was lost. */
+/** In the order in which they were made: whatever authorises one is before it. */
 const attempts = new Table<Attempt>('renewals')
 const COUNTER = 'renewals'
 
@@ -75,36 +79,52 @@ export class Renewal {
 
   private async run(warrant: Warrant, options: { name?: string; username: string | null }): Promise<void> {
     const { core } = this
+    const name = nameOf(core, warrant)
     for (;;) {
-      const stack = all(core)
-      // [I-6.7] The last may be in force: the key it brought decides.
-      const attempt = stack.find(({ wasSent }) => !wasSent) ?? prepare(core, stack)
-      put(core, { ...attempt, wasSent: true })
+      const pending = all(core).filter((each) => each.warrant === name)
+      // The oldest first: while it may be in force, what it authorised is not decided.
+      const base = pending.find(({ state }) => state === 'decided')
+      const isNext = ({ by, state }: Attempt) => by === base?.slot && (state === 'new' || state === 'sent')
+      const attempt = pending.find(isNext) ?? prepare(core, name, base?.slot)
+      put(core, { ...attempt, state: 'sent' })
       try {
         const answer = await ask(core, warrant, attempt, options.name)
+        // Its key authorised nothing so far, and every other is used up: nobody comes after it.
         await startAnew(core, answer, attempt, options.username, forgetRenewals)
         return
       } catch (error) {
+        const wasNew = attempt.state === 'new'
         if (!isRefused(error)) {
           // These two say that it was not done.
           const isUndone = error instanceof RelayError && ['RATE_LIMITED', 'OVERLOADED'].includes(error.code)
-          if (isUndone) put(core, { ...attempt, wasSent: false })
+          if (isUndone) put(core, attempt)
           throw error
         }
-        const mayBeDone = error.code === 'FORBIDDEN' || error.code === 'CONFLICT'
-        if (attempt.repeats) put(core, { ...attempt, wasSent: mayBeDone, doubted: mayBeDone })
-        else drop(core, attempt)
-        if (attempt.repeats ? !mayBeDone : error.code !== 'FORBIDDEN') throw error
-        const below = stack.filter(({ slot }) => slot < attempt.slot)
-        // Its repetition was refused before, and its own key is not in force: it was not carried out.
-        if (!attempt.repeats && below.at(-1)?.doubted) drop(core, below.pop()!)
-        const before = below.at(-1)
-        if (!before && !attempt.repeats) throw error
-        // The key that was to authorise it is not in force: what would have brought it did not happen yet, and is repeated as it was.
-        if (before && !before.doubted) put(core, { ...before, wasSent: false, repeats: true })
+        // CONFLICT of one that was sent before: its key was in force already.
+        const isUsedUp = error.code === 'FORBIDDEN' || (error.code === 'CONFLICT' && !wasNew)
+        if (!isUsedUp) {
+          if (wasNew) drop(core, [attempt])
+          else put(core, { ...attempt, state: 'refused' })
+          throw error
+        }
+        if (decide(core, pending, base, wasNew ? [attempt] : []) === 0) throw error
       }
     }
   }
+}
+
+/**
+ * A key that was to authorise something, or the warrant itself when `base` is absent, is not in force and never will be: it is erased.
+ * What it authorised is decided, but for what was never under way. @returns how many keys may be in force.
+ */
+function decide(core: Core, pending: Attempt[], base: Attempt | undefined, refused: Attempt[]): number {
+  const left = pending.filter((each) => each !== base && refused.every(({ slot }) => slot !== each.slot))
+  core.storage.transaction((tx) => {
+    dropIn(core, tx, base ? [base, ...refused] : refused)
+    for (const each of left)
+      if (each.by === base?.slot && each.state !== 'decided') attempts.put(tx, each.slot, { ...each, state: 'decided' })
+  })
+  return left.length
 }
 
 const all = (core: Core): Attempt[] => core.storage.transaction((tx) => attempts.scan(tx).map(({ record }) => record))
@@ -112,27 +132,36 @@ const all = (core: Core): Attempt[] => core.storage.transaction((tx) => attempts
 const put = (core: Core, attempt: Attempt): void =>
   core.storage.transaction((tx) => attempts.put(tx, attempt.slot, attempt))
 
-const drop = (core: Core, { slot }: Attempt): void =>
-  core.storage.transaction((tx) => {
+const drop = (core: Core, gone: Attempt[]): void => core.storage.transaction((tx) => dropIn(core, tx, gone))
+
+function dropIn(core: Core, tx: Transaction, gone: Attempt[]): void {
+  for (const { slot } of gone) {
     attempts.delete(tx, slot)
     core.crypto.abandonIdentity(tx, slot)
-  })
+  }
+}
+
+/** The same for the same words of its user: a code mistyped the second time says nothing of what was asked with the first. */
+function nameOf({ crypto }: Core, { user, code = '' }: Warrant): string {
+  const named = 'userId' in user ? user.userId : base64(user.usernameHash)
+  return base64(crypto.hash(utf8(`${named} ${code}`)))
+}
 
 /** The private halves are stored before the public ones leave. */
-function prepare(core: Core, stack: Attempt[]): Attempt {
+function prepare(core: Core, warrant: string, by: Slot | undefined): Attempt {
   const { storage, crypto, time, account } = core
+  const pending = all(core)
   const slot = storage.transaction((tx) => ordered(next(tx, COUNTER)))
   const stage = new Stage(storage)
   crypto.createIdentity(stage, slot)
-  const used = new Set(stack.map(({ registrationId }) => registrationId))
+  const used = new Set(pending.map((each) => each.registrationId))
   if (account.isEnrolled) used.add(account.self.registrationId)
   let registrationId: number
   // [I-6.4]
   do registrationId = 1 + Math.floor(time.random() * REGISTRATION_ID_MAX)
   while (used.has(registrationId))
-  const by = stack.at(-1)?.slot
-  const keys = crypto.makeKeys(stage, orderAfter(core, stack.length), account.now(), slot)
-  const attempt: Attempt = { slot, registrationId, keys, wasSent: false, ...(by && { by }) }
+  const keys = crypto.makeKeys(stage, orderAfter(core, pending.at(-1)?.keys), account.now(), slot)
+  const attempt: Attempt = { slot, warrant, registrationId, keys, state: 'new', ...(by && { by }) }
   storage.transaction((tx) => {
     stage.apply(tx)
     attempts.put(tx, slot, attempt)
@@ -140,14 +169,17 @@ function prepare(core: Core, stack: Attempt[]): Attempt {
   return attempt
 }
 
-function orderAfter(core: Core, tries: number): KeyOrder {
+function orderAfter(core: Core, last: MadeKeys | undefined): KeyOrder {
   const own = core.storage.transaction((tx) => published.get(tx, 'self'))
-  const from = (highest: number | undefined) => (highest ?? 0) + (own ? LEAP : 1) + tries * LEAP
-  const kyber = from(own?.highestKyber)
+  const after = (pending: number | undefined, highest: number | undefined) => {
+    const known = pending ?? highest
+    return known === undefined ? 1 : known + LEAP
+  }
+  const kyber = after(last?.kyberOneTime.at(-1)?.keyId, own?.highestKyber)
   return {
-    signed: from(own?.signed.keyId),
+    signed: after(last?.signed?.keyId, own?.signed.keyId),
     lastResort: kyber,
-    oneTime: { first: from(own?.highestOneTime), count: 100 },
+    oneTime: { first: after(last?.oneTime.at(-1)?.keyId, own?.highestOneTime), count: 100 },
     kyberOneTime: { first: kyber + 1, count: 100 },
   }
 }

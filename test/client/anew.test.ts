@@ -1,6 +1,6 @@
 // Groups after one of their members began anew, what a relay may say of identities, and who may begin anew by which key. [I-6] [V-5]
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Device, MemoryStorage } from '../../client/index.ts'
+import { type Device, type HttpAnswer, MemoryStorage } from '../../client/index.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, linked, live, quiet, say, shown, texts, until } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
@@ -296,27 +296,63 @@ describe('answers and requests that are lost', () => {
     hangUp(anew, bob)
   })
 
-  /** What becomes of each `PUT /v1/identity` in turn: late = nobody answers, and it reaches the relay only when `arrive` is called. */
-  const late = (way: Tamper, fates: ('late' | 'arrive first' | 'pass')[]): string[] => {
+  /**
+   * The first requests for a new identity are late: nobody answers, and each reaches the relay only where `plan` says, before the request
+   * of that number that follows. @returns what the relay said, in its order, and what lets the rest arrive.
+   */
+  function late(way: Tamper, plan: number[]): { seen: string[]; rest(): Promise<void> } {
     const through = way.request.bind(way)
-    const [held, seen]: [(() => Promise<unknown>)[], string[]] = [[], []]
-    way.request = async (request) => {
-      if (request.method !== 'PUT' || !request.url.endsWith('/v1/identity')) return through(request)
-      const fate = fates.shift() ?? 'pass'
-      if (fate === 'late') {
-        held.push(() => through(request))
-        throw new Error('the network went down')
-      }
-      if (fate === 'arrive first') for (const arrive of held.splice(0)) await arrive()
-      const answer = await through(request)
+    const seen: string[] = []
+    const held: { at: number; arrive(): Promise<HttpAnswer> }[] = []
+    const left = [...plan]
+    let asked = 0
+    const pass = async (request: () => Promise<HttpAnswer>): Promise<HttpAnswer> => {
+      const answer = await request()
       seen.push(answer.status === 200 ? 'done' : JSON.parse(answer.body).error.code)
       return answer
     }
-    return seen
+    const arrive = async (which: typeof held): Promise<void> => {
+      for (const each of which) {
+        held.splice(held.indexOf(each), 1)
+        await pass(each.arrive)
+      }
+    }
+    way.request = async (request) => {
+      if (request.method !== 'PUT' || !request.url.endsWith('/v1/identity')) return through(request)
+      const at = left.shift()
+      if (at !== undefined) {
+        held.push({ at, arrive: () => through(request) })
+        throw new Error('the network went down')
+      }
+      asked++
+      await arrive(held.filter((each) => each.at === asked))
+      return pass(() => through(request))
+    }
+    return { seen, rest: () => arrive([...held]) }
   }
 
+  const places = [1, 2, 3, 4]
+  it.each(places.flatMap((first) => places.map((second) => [first, second])))(
+    'two requests under way at once, carried out before the %ith and the %ith that follow: no key is erased that may come into force',
+    async (...plan) => {
+      const way = new Tamper()
+      const alice = await joined(relay)
+      const code = await alice.recovery.makeCode()
+      hangUp(alice)
+      const anew = device(relay, { transport: way })
+      const { rest } = late(way, plan)
+      for (const _ of plan)
+        await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
+      await anew.recover({ userId: alice.userId, code })
+      await rest()
+      await live(anew)
+      expect([anew.userId, anew.deviceId, (await anew.devices()).length]).toEqual([alice.userId, 1, 1])
+      hangUp(anew)
+    },
+  )
+
   it.each(['recovery', 'replacement'] as const)(
-    'a %s that the relay carries out late, between the question and the repetition, keeps its key',
+    'a %s that the relay carries out late, before its repetition, keeps its key',
     async (kind) => {
       const way = new Tamper()
       const store = new MemoryStorage()
@@ -325,26 +361,44 @@ describe('answers and requests that are lost', () => {
       hangUp(alice)
       const anew = kind === 'recovery' ? device(relay, { storage: store, transport: way }) : alice
       const ask = () => (code ? anew.recover({ userId: alice.userId, code }) : anew.replaceIdentity())
-      const seen = late(way, ['late', 'pass', 'arrive first'])
+      const { seen } = late(way, [1])
       await expect(ask()).rejects.toThrow('does not answer')
       await ask()
-      expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'done'])
+      expect(seen).toEqual(['done', 'FORBIDDEN', 'done'])
       await live(anew)
       expect([anew.userId, anew.deviceId, (await anew.devices()).length]).toEqual([alice.userId, 1, 1])
       hangUp(anew)
     },
   )
 
+  it('another code that is of no use says nothing of the first, which may be carried out yet', async () => {
+    const way = new Tamper()
+    const [alice, anew] = [await joined(relay), device(relay, { transport: way })]
+    const wrong = await alice.recovery.makeCode()
+    const code = await alice.recovery.makeCode()
+    hangUp(alice)
+    const { seen } = late(way, [3])
+    await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
+    for (const _ of [1, 2])
+      await expect(anew.recover({ userId: alice.userId, code: wrong })).rejects.toMatchObject({ code: 'FORBIDDEN' })
+    await anew.recover({ userId: alice.userId, code })
+    expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'done', 'FORBIDDEN', 'done'])
+    await live(anew)
+    expect(anew.userId).toBe(alice.userId)
+    hangUp(anew)
+  })
+
   it('a warrant that never held is said so, and nothing of it is left', async () => {
     const way = new Tamper()
-    const [alice, anew, seen] = [await joined(relay), device(relay, { transport: way }), late(way, ['late'])]
+    const [alice, anew, { seen }] = [await joined(relay), device(relay, { transport: way }), late(way, [3])]
     const code = await alice.recovery.makeCode()
     await alice.recovery.removeCode()
     await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
     await expect(anew.recover({ userId: alice.userId, code })).rejects.toMatchObject({ code: 'FORBIDDEN' })
-    expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN', 'FORBIDDEN'])
+    // The repetition, and what the key it brings may say.
+    expect(seen).toEqual(['FORBIDDEN', 'FORBIDDEN'])
     await anew.recover({ userId: alice.userId, code: await alice.recovery.makeCode() })
-    expect([anew.userId, seen.slice(3)]).toEqual([alice.userId, ['done']])
+    expect([anew.userId, seen.slice(2)]).toEqual([alice.userId, ['FORBIDDEN', 'done']])
     hangUp(alice)
   })
 })
