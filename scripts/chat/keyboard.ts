@@ -27,8 +27,11 @@ const EDITS: Record<string, EditName> = {
   ...{ 'ctrl+left': 'word_left', 'ctrl+right': 'word_right', 'meta+backspace': 'delete_word' },
 }
 
+// Node says that Escape alone is escape with meta.
 const nameOf = ({ name = '', ctrl, meta, shift }: Key): string =>
-  `${ctrl ? 'ctrl+' : ''}${meta ? 'meta+' : ''}${shift && name === 'tab' ? 'shift+' : ''}${name}`
+  name === 'escape'
+    ? name
+    : `${ctrl ? 'ctrl+' : ''}${meta ? 'meta+' : ''}${shift && name === 'tab' ? 'shift+' : ''}${name}`
 
 /** Reads keys until `close`. */
 export class Keyboard {

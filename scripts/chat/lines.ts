@@ -63,7 +63,7 @@ export function footerOf(state: State): string {
     asks ? (chat.kind === 'direct' ? 'Enter send and accept' : '/join accept') : 'Enter send',
     ...(chat && failedIn(chat).length > 0 ? ['Ctrl+R send failed again'] : []),
     ...(state.connection.name === 'offline' ? ['Ctrl+T connect now'] : []),
-    ...(state.chats.length > 1 ? ['Tab next'] : []),
+    ...(state.chats.length > (chat ? 1 : 0) ? ['Tab next'] : []),
     'PgUp scroll',
     '? help',
     'Ctrl+C quit',

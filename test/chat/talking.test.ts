@@ -17,6 +17,10 @@ describe.skipIf(!hasTerminals)('two people, each in a terminal', () => {
     async () => {
       const [alice, bob] = await Promise.all([world.start('alice'), world.start('bob')])
       await alice.see('You are alice. Others write to you with /chat alice.')
+      alice.type('?')
+      await alice.see('/chat <user>')
+      alice.type(KEY.escape)
+      await alice.lose('/chat <user>')
       bob.enter('/chat alice')
       await bob.see(/│ alice.*not verified: \/verify/)
       bob.enter('Hello Alice')
