@@ -331,9 +331,15 @@ describe('answers and requests that are lost', () => {
     return { seen, rest: () => arrive([...held]) }
   }
 
-  const places = [1, 2, 3, 4]
-  it.each(places.flatMap((first) => places.map((second) => [first, second])))(
-    'two requests under way at once, carried out before the %ith and the %ith that follow: no key is erased that may come into force',
+  it.each([
+    [1, 1],
+    [1, 2],
+    [2, 1],
+    [2, 2],
+    [3, 3],
+    [4, 4],
+  ])(
+    'two requests under way at once, carried out before request %i and %i that follow: no key is erased that may come into force',
     async (...plan) => {
       const way = new Tamper()
       const alice = await joined(relay)
