@@ -34,12 +34,14 @@ function sentencesOf(state: State, chat: Chat | null): string[] {
   const peer = peerOf(state, chat)
   if (peer && blocked.includes(peer))
     sentences.push(
-      `You block ${labelOf(state, peer)}: nothing comes from them, and they cannot tell. /unblock ends it.`,
+      `You block ${labelOf(state, peer)}: nothing of theirs comes here, and they cannot tell. /unblock ends it.`,
     )
   const adder = unwanted[chat.id]
   if (adder && isMember(state, chat) && !chat.archived)
     sentences.push(`${labelOf(state, adder)}, whom you block, put you into this group. /leave leaves it.`)
-  if (chat.archived) sentences.push('This conversation is archived.')
+  if (chat.archived && peer)
+    sentences.push(`This conversation is archived. /chat ${labelOf(state, peer)} begins another.`)
+  else if (chat.archived) sentences.push('This group is archived.')
   else if (chat.members.length > 0 && !isMember(state, chat)) sentences.push('You are not in this group any more.')
   return sentences
 }

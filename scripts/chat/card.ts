@@ -46,9 +46,9 @@ function partsOf(state: State, chat: Chat): Part[] {
         'Until you accept they are not told what arrived, what you read, when you write or are online.',
       ]
     : [
-        `${who} invites you to this group.`,
+        `${who} invites you to a group of ${chat.members.length}.`,
         '/join accepts it, /decline does not; /block hides who asks, and they cannot tell.',
-        'Until you join, nothing of it comes to you, and its members get nothing of you.',
+        'Until you join you get nothing of it, and its members get nothing of you.',
       ]
   return [
     { text: what, tone: 'strong', sign: '? ' },

@@ -49,6 +49,7 @@ export function typingOf(state: State, chat: Chat): string {
 export function placeholderOf(state: State): string {
   const chat = openChat(state)
   if (!chat) return 'Type /chat and a username, or /help'
+  if (chat.archived) return 'Nothing can be sent here any more'
   if (!isRequest(state, chat)) return 'Write a message, or / for commands'
   return chat.kind === 'direct' ? 'Answer to accept; /decline or /block' : '/join to accept; /decline or /block'
 }

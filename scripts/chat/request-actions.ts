@@ -6,6 +6,11 @@ import type { Messenger } from './messenger.ts'
 import { isRequest, type PanelLine } from './model.ts'
 import { Refusal } from './refusals.ts'
 
+const HOW: PanelLine[] = [
+  { text: 'Tab goes there. An answer accepts, /join too; /decline does not want it, and they see that.' },
+  { text: '/block wants nothing more of who asks, and they cannot tell. Who asks is told nothing before.' },
+]
+
 /** Of one messenger. */
 export class RequestActions {
   private readonly messenger: Messenger
@@ -31,9 +36,7 @@ export class RequestActions {
     })
     messenger.page('Requests', [
       ...(asking.length > 0 ? asking : [{ text: 'Nobody asks.' }]),
-      { text: '' },
-      { text: 'Tab goes there. An answer accepts, /join too; /decline does not want it, and they see that.' },
-      { text: '/block wants nothing more of who asks, and they cannot tell. Who asks is told nothing before.' },
+      ...(asking.length > 0 ? [{ text: '' }, ...HOW] : []),
       ...(unwanted.length > 0 ? [{ text: '' }, ...unwanted, { text: 'In there /leave leaves it.' }] : []),
       ...(state.asked.blocked.length > 0 ? [{ text: '' }] : []),
       ...state.asked.blocked.map((userId) => ({ text: `Blocked: ${labelOf(state, userId)} · /unblock ends it` })),
@@ -65,7 +68,9 @@ export class RequestActions {
     await messenger.device.requests.block(userId)
     await messenger.strangers.refresh()
     const name = labelOf(messenger.state, userId)
-    messenger.say(`Nothing comes from ${name} any more, and they cannot tell. /unblock ${name} ends it.`)
+    messenger.say(
+      `${name} is blocked, and cannot tell. In groups you share their messages still come, hidden. /unblock ${name} ends it.`,
+    )
   }
 
   async unblock(typed: string | undefined): Promise<void> {

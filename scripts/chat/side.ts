@@ -11,7 +11,7 @@ function chatLine(state: State, chat: Chat, cells: number): Line {
   const isOpen = chat.id === state.open
   const marks = [
     ...(failedIn(chat).length > 0 ? ['✗'] : []),
-    ...(person.hasNewKey ? ['!'] : []),
+    ...(person.hasNewKey || state.asked.unwanted[chat.id] ? ['!'] : []),
     ...(chat.unread > 0 ? [String(Math.min(chat.unread, 999))] : []),
   ].join(' ')
   const room = cells - 4 - (marks ? widthOf(marks) + 1 : 0)

@@ -17,6 +17,7 @@ const FAILURES: Record<string, string> = {
   TOO_LARGE: 'it is too long',
   INTERNAL: 'the relay had an error of its own',
   FORBIDDEN: 'you are not in this conversation any more',
+  archived: 'the conversation is archived',
   not_accepted: 'they have not accepted yet, and take no more until then',
   NOT_FOUND: 'the conversation is gone',
   QUEUE_FULL: 'too much is waiting for them already',
@@ -51,25 +52,31 @@ export function markOf(message: Message, hasColours: boolean): Span | null {
   }
 }
 
+// Of whom one blocks nothing new comes in a conversation of two; in groups it does. [V-7.2]
+const isHidden = ({ asked }: State, { kind }: Chat, userId: string): boolean =>
+  kind === 'group' && asked.blocked.includes(userId)
+
 /** What a message says. */
-function wordsOf(chat: Chat, { body, withheld }: Message): Span[] {
+function wordsOf(state: State, chat: Chat, { body, withheld, senderUserId }: Message): Span[] {
+  if (isHidden(state, chat, senderUserId)) return [{ text: '(of somebody you block)', tone: 'dim' }]
   if (withheld) return [{ text: '(not encrypted for this device by its sender; ask for it again)', tone: 'warning' }]
   const spans: Span[] = []
-  if (body.replyTo) spans.push({ text: `↪ ${quoted(chat, body.replyTo)}`, tone: 'dim' })
+  if (body.replyTo) spans.push({ text: `↪ ${quoted(state, chat, body.replyTo)}`, tone: 'dim' })
   if (body.text !== undefined) spans.push({ text: safe(body.text) })
   if (body.reaction) {
     const { emoji, messageId, removed } = body.reaction
     const did = removed ? 'took back' : 'reacted'
-    spans.push({ text: `${did} ${safeLine(emoji).slice(0, 16)} to ${quoted(chat, messageId)}`, tone: 'dim' })
+    spans.push({ text: `${did} ${safeLine(emoji).slice(0, 16)} to ${quoted(state, chat, messageId)}`, tone: 'dim' })
   }
   for (const { mediaType, sizeBytes } of body.attachments ?? [])
     spans.push({ text: `[file: ${safeLine(mediaType)}, ${sizeBytes} bytes]`, tone: 'dim' })
   return spans.length > 0 ? spans : [{ text: '(a kind of message this messenger does not know)', tone: 'dim' }]
 }
 
-function quoted(chat: Chat, messageId: string): string {
+function quoted(state: State, chat: Chat, messageId: string): string {
   const found = chat.entries.find((each) => each.kind === 'message' && each.message.messageId === messageId)
-  const text = found?.kind === 'message' ? found.message.body.text : undefined
+  const isShown = found?.kind === 'message' && !isHidden(state, chat, found.message.senderUserId)
+  const text = isShown ? found.message.body.text : undefined
   return text === undefined ? 'an earlier message' : `“${cut(safeLine(text), QUOTE_CELLS)}”`
 }
 
@@ -78,15 +85,18 @@ const nameCells = (state: State, chat: Chat): number =>
   Math.min(NAME_MAX, Math.max(NAME_MIN, ...chat.members.map(({ userId }) => widthOf(labelOf(state, userId)))))
 
 // A direct conversation is not left: while it is not over, what is refused is one message too many. [V-6.2]
-const reasonOf = ({ kind, archived }: Chat, { failure }: Message): string =>
-  failure === 'FORBIDDEN' && kind === 'direct' && !archived ? 'not_accepted' : failure
+const reasonOf = ({ kind, archived }: Chat, { failure }: Message): string => {
+  if (failure !== 'FORBIDDEN') return failure
+  if (archived) return 'archived'
+  return kind === 'direct' ? 'not_accepted' : failure
+}
 
 function messageLines(state: State, chat: Chat, message: Message, cells: number): Line[] {
   const isOwn = message.senderUserId === state.self.userId
   const names = nameCells(state, chat)
   const indent = TIME_CELLS + names + 1
   const room = Math.max(4, cells - indent)
-  const words = wordsOf(chat, message).flatMap(({ text, tone }) =>
+  const words = wordsOf(state, chat, message).flatMap(({ text, tone }) =>
     wrap(text, room).map((line): Span => ({ text: line, ...(tone && { tone }) })),
   )
   const lines = words.map(
@@ -132,7 +142,8 @@ const remembered = new WeakMap<Entry, { key: string; lines: Line[] }>()
 function linesOf(state: State, chat: Chat, entry: Entry, cells: number): Line[] {
   const label = entry.kind === 'message' ? labelOf(state, entry.message.senderUserId) : withNames(state, entry.text)
   const refers = entry.kind === 'message' && (entry.message.body.replyTo || entry.message.body.reaction)
-  const key = `${cells} ${nameCells(state, chat)} ${label} ${chat.archived} ${refers ? chat.entries.length : ''}`
+  const { blocked } = state.asked
+  const key = `${cells} ${nameCells(state, chat)} ${label} ${chat.archived} ${blocked} ${refers ? chat.entries.length : ''}`
   const before = remembered.get(entry)
   if (before?.key === key) return before.lines
   const lines = entryLines(state, chat, entry, cells)
