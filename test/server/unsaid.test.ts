@@ -37,29 +37,38 @@ beforeEach(() => {
 })
 
 const soon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
-const pass = (ms: number): void => {
-  for (let passed = 0; passed < ms; passed += 1_000) time.advance(1_000)
+/** What was said before it is answered, or known not to be. */
+const settled = (): Promise<boolean> =>
+  routes.find(1).then(
+    () => true,
+    () => false,
+  )
+/** Between two steps there are turns: what a dying connection took comes back in one. */
+async function pass(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 1_000) {
+    time.advance(1_000)
+    await settled()
+  }
 }
 /** Scripts run since Redis was started. */
 async function scripts(): Promise<number> {
   const [stats] = await redis.command('info', 'commandstats')
   return [...String(stats).matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)].reduce((sum, [, n]) => sum + Number(n), 0)
 }
-/** Gone for what says it, too: the connection that hears may notice it first. */
-async function away(): Promise<void> {
+/** Redis is killed, and they go before anybody has noticed. */
+async function awayWhile(goAll: () => void): Promise<void> {
   await redis.kill()
-  const isHeard = (): Promise<boolean> =>
-    routes.find(1).then(
-      () => true,
-      () => false,
-    )
-  while (nodes.isConnected() || (await isHeard())) await soon()
+  goAll()
+  await settled()
+  while (nodes.isConnected()) await soon()
 }
 /** Redis is there, and has heard what was said to it when it came. */
 async function back(): Promise<void> {
   await redis.start()
-  while (!nodes.isConnected()) await soon()
-  for (let i = 0; i < 3; i++) await routes.find(1)
+  for (let heard = 0; heard < 3; ) {
+    if (nodes.isConnected() && (await settled())) heard++
+    else await soon()
+  }
 }
 const ends: { name: string; goAll(): void }[] = [
   {
@@ -80,27 +89,23 @@ const ends: { name: string; goAll(): void }[] = [
 ]
 
 it.each(ends)('$name: an outage longer than they hold leaves nothing to say and nothing to do', async ({ goAll }) => {
-  await away()
-  goAll()
+  await awayWhile(goAll)
   expect(time.nextMs()).toBeLessThan(Number.POSITIVE_INFINITY)
-  pass(HOLDS_MS + 1_000)
+  await pass(HOLDS_MS + 1_000)
   expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
   await back()
-  pass(60_000)
-  await routes.find(1)
+  await pass(60_000)
   expect(await scripts()).toBe(0)
 })
 
 it.each(ends)('$name: after a short one they are said in steps, until all are', async ({ goAll }) => {
-  await away()
-  goAll()
+  await awayWhile(goAll)
   await back()
   expect(await scripts()).toBeLessThanOrEqual(SLICE)
   let before = await scripts()
   const seen: number[] = []
   while (time.nextMs() < Number.POSITIVE_INFINITY) {
-    time.advance(1_000)
-    for (let i = 0; i < 3; i++) await routes.find(1)
+    await pass(1_000)
     const now = await scripts()
     seen.push(now - before)
     before = now
