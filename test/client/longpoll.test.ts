@@ -1,6 +1,4 @@
 // The SDK without a WebSocket: the same device, by HTTP alone. [C-9]
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Device, longPollTransport, MemoryStorage, type Transport, withFallback } from '../../client/index.ts'
 import { wsTransport } from '../../client/node.ts'
@@ -8,6 +6,7 @@ import { delimited, withRequestId } from '../../client/transport/delimited.ts'
 import { sealpost } from '../../proto/generated/relay.js'
 import { testDatabase } from '../support/database.ts'
 import { FakeTime } from '../support/faketime.ts'
+import { ownPort } from '../support/ports.ts'
 import { openProxy } from '../support/proxy.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, linked, live, quiet, say, shown, texts, until } from '../support/sdk.ts'
@@ -74,7 +73,7 @@ it('what came while it was away comes in pages, once', async () => {
 
 it('a relay that goes away and comes back: it says so, waits, and goes on where it was', async () => {
   const db = await testDatabase()
-  const port = await freePort()
+  const port = await ownPort()
   const first = await testRelay({ db, config: { port } })
   const [alice, bob] = [await joined(first, polling()), await joined(first, polling())]
   const conversation = await alice.conversations.direct(bob.userId)
@@ -91,15 +90,6 @@ it('a relay that goes away and comes back: it says so, waits, and goes on where 
   await back.close()
   await db.close()
 })
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 it('a network that goes away without a word', async () => {
   const proxy = await openProxy(relay.url)

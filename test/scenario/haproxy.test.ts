@@ -6,13 +6,13 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { uuidToBytes } from '../../proto/ids.ts'
 import type { Child } from '../../scripts/cluster/child.ts'
-import { freePorts } from '../../scripts/cluster/ports.ts'
 import { startHaproxy } from '../../scripts/cluster/programs.ts'
 import { HAPROXY } from '../../scripts/debian.ts'
 import { Client, idOf, request, Socket } from '../support/client.ts'
 import { type ClusterNode, type TestCluster, testCluster } from '../support/cluster.ts'
 import { INSTALL_MAX_MS, obtain } from '../support/debian.ts'
 import { poll, post } from '../support/http-frames.ts'
+import { ownPort } from '../support/ports.ts'
 import { until } from '../support/processes.ts'
 import { type LossyProxy, openProxy } from '../support/proxy.ts'
 
@@ -35,7 +35,7 @@ beforeAll(async () => {
   cluster = await testCluster({ proxied: false, config: { drain: DRAIN } })
   relays = [...cluster.nodes]
   way = await openProxy(relays[1]!.url)
-  const [port = 0] = await freePorts(0, 1)
+  const port = await ownPort()
   haproxy = await startHaproxy({
     ...{ program, host: HERE, port },
     relays: [relays[0]!, way, relays[2]!].map(({ url }) => new URL(url).host),

@@ -1,8 +1,6 @@
 // Two real libsignal clients through a real relay: how sessions begin, what they refuse, what they survive.
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import { IdentityKeyPair } from '@signalapp/libsignal-client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { uuidToBytes, uuidV7 } from '../../proto/ids.ts'
@@ -13,6 +11,7 @@ import { testDatabase } from '../support/database.ts'
 import { prekeyJson } from '../support/enrolment.ts'
 import { PREKEY, TestDevice, WHISPER } from '../support/keys.ts'
 import { Messenger, UntrustedIdentity } from '../support/messenger.ts'
+import { ownPort } from '../support/ports.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
 let relay: TestRelay
@@ -25,15 +24,6 @@ async function pair(options: Parameters<typeof Messenger.join>[1] = {}) {
   const [alice, bob] = [await Messenger.join(relay), await Messenger.join(relay, options)]
   const conversation = await alice.client.direct(bob.client)
   return { alice, bob, conversation, close: () => Promise.all([alice.close(), bob.close()]) }
-}
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 const flipped = (bytes: Uint8Array): Uint8Array => bytes.map((byte, i) => (i === 8 ? byte ^ 1 : byte))
@@ -218,7 +208,7 @@ describe('a session survives', () => {
 
   it('a restart of the relay between two messages', async () => {
     const db = await testDatabase()
-    const config = { port: await freePort() }
+    const config = { port: await ownPort() }
     let own = await testRelay({ db, config })
     const [alice, bob] = [await Messenger.join(own), await Messenger.join(own)]
     const conversation = await alice.client.direct(bob.client)

@@ -1,6 +1,7 @@
 // A TCP proxy between a relay and its PostgreSQL or Redis that loses what it is told to lose: answers, requests, everything.
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
+import { ownPort } from './ports.ts'
 
 /** What a lost exchange was. */
 export type Lost = Promise<void>
@@ -79,9 +80,9 @@ export async function openProxy(databaseUrl: string): Promise<LossyProxy> {
       swallowing.cut()
     })
   })
-  server.listen(0, '127.0.0.1')
+  const port = await ownPort()
+  server.listen(port, '127.0.0.1')
   await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
   const url = new URL(databaseUrl)
   url.hostname = '127.0.0.1'
   url.port = String(port)

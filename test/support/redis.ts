@@ -2,10 +2,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
+import { ownPort } from './ports.ts'
 
 export type TestRedis = {
   /** One per server. */
@@ -21,24 +21,12 @@ export type TestRedis = {
   close(): Promise<void>
 }
 
-async function freePort(): Promise<number> {
-  for (;;) {
-    const server = createServer().listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const { port } = server.address() as AddressInfo
-    server.close()
-    await once(server, 'close')
-    // A cluster's servers talk to each other 10,000 above.
-    if (port < 55_000) return port
-  }
-}
-
 /** @throws Error saying what to install. */
 export async function startRedis({ servers = 1 }: { servers?: 1 | 3 } = {}): Promise<TestRedis> {
   const cluster = servers > 1
   const directory = mkdtempSync(join(tmpdir(), 'sealpost-redis-'))
   const ports: number[] = []
-  while (ports.length < servers) ports.push(await freePort())
+  while (ports.length < servers) ports.push(await ownPort())
   let running: ChildProcess[] = []
   const connect = (port: number): Redis => {
     const client = new Redis(port, '127.0.0.1', { maxRetriesPerRequest: null })
