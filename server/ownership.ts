@@ -1,5 +1,6 @@
 // Who owns a data directory: one relay at a time, told apart from a dead one whose process id was given to somebody else.
 import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -48,9 +49,10 @@ export async function claimDirectory(directory: string): Promise<() => Promise<v
   const mine = `${file}.${process.pid}`
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    // Linked into place whole: another starter never reads half of it.
+    // Of a process that had this id before and was cut off here: what is written now must not show in what it linked.
+    await rm(mine, { force: true })
     await writeFile(mine, `${process.pid} ${await startedAt(process.pid)}\n`, { mode: 0o600 })
-    while (!(await linked(mine, file))) await removeStale(directory, file)
+    await take(mine, file, directory)
   } catch (error) {
     if (error instanceof StartError) throw error
     throw new StartError(`data directory ${directory} cannot be used: ${(error as Error).message}`)
@@ -66,22 +68,34 @@ const linked = (from: string, to: string): Promise<boolean> =>
     (error: NodeJS.ErrnoException) => error.code !== 'EEXIST' && Promise.reject(error),
   )
 
-async function removeStale(directory: string, file: string): Promise<void> {
-  const read = (path: string) => readFile(path, 'utf8').catch(() => '')
-  const found = await read(file)
-  const [pid, started] = found.trim().split(/ (.*)/)
-  if (pid && isAlive(Number(pid)) && (await startedAt(Number(pid))) === started) {
-    throw new StartError(`data directory ${directory} is in use by the relay with pid ${pid}`)
+/**
+ * Puts this process into a place: linked there whole, so that nobody reads half of it. Who died there is followed by one at a time:
+ * by who has taken, in the same way, the place that is named by what the dead one wrote. Nobody else touches what is in a place.
+ * @throws StartError when somebody who lives has it.
+ */
+async function take(mine: string, place: string, directory: string): Promise<void> {
+  while (!(await linked(mine, place))) {
+    const found = await read(place)
+    if (found === null) continue
+    const [pid, started] = found.trim().split(/ (.*)/)
+    if (pid && isAlive(Number(pid)) && (await startedAt(Number(pid))) === started)
+      throw new StartError(`data directory ${directory} is in use by the relay with pid ${pid}`)
+    const heir = join(directory, `relay.pid.${createHash('sha256').update(found).digest('hex')}`)
+    await take(mine, heir, directory)
+    try {
+      if ((await read(place)) !== found) continue
+      await rm(`${mine}.next`, { force: true })
+      await link(mine, `${mine}.next`)
+      await rename(`${mine}.next`, place)
+      return
+    } finally {
+      await rm(heir, { force: true })
+    }
   }
-  // Moved aside before it is removed: what another starter put there meanwhile is recognised and put back.
-  const aside = `${file}.${process.pid}.stale`
-  if (
-    !(await rename(file, aside).then(
-      () => true,
-      () => false,
-    ))
-  )
-    return
-  if ((await read(aside)) !== found) await linked(aside, file)
-  await rm(aside, { force: true })
 }
+
+const read = (path: string): Promise<string | null> =>
+  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })

@@ -1,4 +1,5 @@
 // One owner at a time, however many start at once.
+import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,4 +28,17 @@ test('of several processes that find a dead owner at once, one gets the director
   const release = await claimDirectory(directory)
   await release()
   expect(await readdir(directory)).toEqual([])
+})
+
+test('who died while he followed a dead owner is followed like him', async () => {
+  const dead = ['1 1\n', '1 2\n', '1 3\n'] as const
+  const heirOf = (text: string) => `relay.pid.${createHash('sha256').update(text).digest('hex')}`
+  await writeFile(join(directory, 'relay.pid'), dead[0])
+  await writeFile(join(directory, heirOf(dead[0])), dead[1])
+  await writeFile(join(directory, heirOf(dead[1])), dead[2])
+  const release = await claimDirectory(directory)
+  expect(await readdir(directory)).toEqual(['relay.pid'])
+  expect(await readFile(join(directory, 'relay.pid'), 'utf8')).toMatch(new RegExp(`^${process.pid} `))
+  await expect(claimDirectory(directory)).rejects.toThrow(`in use by the relay with pid ${process.pid}`)
+  await release()
 })
