@@ -32,6 +32,7 @@ describe('what a stranger learns', () => {
   test('not even by waiting for a lock', async () => {
     const id = await group()
     await db.database.sql.begin(async (tx) => {
+      await tx`set local idle_in_transaction_session_timeout = 0`
       await tx`select from conversations where conversation_id = ${id} for update`
       expect(await refusalCode(conversations.archive(id, by(eve)))).toBe('NOT_FOUND')
     })

@@ -72,6 +72,8 @@ export async function pileUp<T>(
 ): Promise<PromiseSettledResult<T>[]> {
   const begun: Promise<T>[] = []
   await sql.begin(async (tx) => {
+    // However long this process stands still between two questions.
+    await tx`set local idle_in_transaction_session_timeout = 0`
     await lock(tx)
     for (const step of steps) {
       const promise = step()
