@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
 import { Desk, WITHIN_MS } from '../support/desk.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { joined, say } from '../support/sdk.ts'
+import { joined, say, until } from '../support/sdk.ts'
 
 const { ErrorCode } = sealpost.v1
 
@@ -63,6 +63,10 @@ it('what cannot be read, what does not belong, and what was lost is said in plac
   await expect.poll(() => alice.messenger.state.chats.length, { timeout: WITHIN_MS }).toBe(1)
   alice.messenger.open(conversation)
   await alice.see('bob.12 first')
+  // Until he has heard of her, his messages open a session anew, and not every byte of such a one matters.
+  const answered = until(bob, 'message')
+  alice.enter('who is there?')
+  await answered
 
   spoils = true
   // Looked for from before on: it is on the screen only until the copy that was asked for has come.
