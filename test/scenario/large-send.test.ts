@@ -1,19 +1,16 @@
 // First messages to a full group: 500 members, 5,000 devices, one frame. All of it or nothing, and memory stays bounded. [C-9.4] I8 I10
 import { randomBytes } from 'node:crypto'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
 import { uuidToBytes } from '../../proto/ids.ts'
 import { FRAME_HTTP_MAX_BYTES, FRAME_MAX_BYTES } from '../../proto/limits.ts'
 import { Client, idOf, type Socket } from '../support/client.ts'
+import { heldBytes, heldNow } from '../support/held.ts'
 import { messageTo, post, postBytes } from '../support/http-frames.ts'
 import { queueFaults } from '../support/node.ts'
 import { type Person, populate } from '../support/population.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
-setFlagsFromString('--expose-gc')
-const gc = runInNewContext('gc') as () => void
 const { ClientFrame, ErrorCode } = sealpost.v1
 const MiB = 1024 * 1024
 /** A first message by Kyber: what it weighs for one device. */
@@ -117,28 +114,14 @@ it('several users at once: each is answered, and of all that nothing is held aft
   // Made before memory is looked at.
   const [first, second] = [round(), round()]
   const send = (bodies: Uint8Array[]) => Promise.all(senders.map((sender, i) => postBytes(sender, bodies[i]!)))
-  const held = (): number => {
-    gc()
-    const { heapUsed, external } = process.memoryUsage()
-    return heapUsed + external
-  }
-  /** What stays: buffers are given back some turns after they were collected. */
-  const settled = async (): Promise<number> => {
-    let least = held()
-    for (let looks = 0; looks < 10; looks++) {
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      least = Math.min(least, held())
-    }
-    return least
-  }
   // What a first round leaves for good, the buffers of connections to the database for one, is not held of a second.
   await send(first)
-  const before = await settled()
+  const before = await heldBytes()
   let most = 0
   let done = false
   const watching = (async () => {
     while (!done) {
-      most = Math.max(most, held())
+      most = Math.max(most, heldNow())
       await new Promise((resolve) => setTimeout(resolve, 100))
     }
   })()
@@ -148,6 +131,6 @@ it('several users at once: each is answered, and of all that nothing is held aft
   expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200])
   // 46 MiB of bodies, of which two are worked on at a time; what the clients in this process hold is counted too, and what is freed late.
   expect(most - before).toBeLessThan(256 * MiB)
-  const after = await settled()
+  const after = await heldBytes()
   expect(after - before).toBeLessThan(16 * MiB)
 }, 60_000)
