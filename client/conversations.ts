@@ -3,6 +3,7 @@ import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import { base64, base64url, fromBase64, hex, isSame } from './bytes.ts'
 import type { Core } from './core.ts'
+import { isForgotten, noteKnown } from './forgotten.ts'
 import { meet } from './identities.ts'
 import {
   buildRoster,
@@ -36,6 +37,8 @@ export type Conversation = {
    */
   unconfirmed: { revision: number; members: { userId: Uuid; role: RoleName }[] } | null
   archived: boolean
+  /** The relay does not know it any more, after a restore: nothing can be sent in it. Its members may make another. */
+  forgotten: boolean
 }
 
 /** @property version another one whenever a link is stored, never one that was there before. */
@@ -150,8 +153,7 @@ export class Conversations {
   /** One conversation, null when nothing is known of it. */
   get(id: Uuid): Conversation | null {
     const roster = this.roster(id)
-    const row = this.core.storage.transaction((tx) => rows.get(tx, id))
-    if (!roster || !row) return null
+    if (!roster) return null
     const candidate = roster.candidates.at(-1)
     const list = (members: Roster['members']) => [...members].map(([userId, role]) => ({ userId, role }))
     return {
@@ -159,13 +161,22 @@ export class Conversations {
       members: list(roster.members),
       unsignedRevisions: roster.unsigned,
       unconfirmed: candidate ? { revision: candidate.links.at(-1)!.revision, members: list(candidate.members) } : null,
+      forgotten: this.core.storage.transaction((tx) => isForgotten(tx, id)),
     }
   }
 
   /** All that are known here, by id. */
   list(): Conversation[] {
-    const ids = this.core.storage.transaction((tx) => rows.scan(tx).map(({ key }) => key))
-    return ids.map((id) => this.get(id)).filter((each) => each !== null)
+    return this.ids()
+      .map((id) => this.get(id))
+      .filter((each) => each !== null)
+  }
+  ids(): Uuid[] {
+    return this.core.storage.transaction((tx) => rows.scan(tx).map(({ key }) => key))
+  }
+  /** As the signed chain has it. */
+  isMember(id: Uuid, userId: Uuid): boolean {
+    return this.roster(id)?.members.has(userId) ?? false
   }
 
   /** The direct conversation with a user, made when there is none. */
@@ -253,9 +264,10 @@ export class Conversations {
       const after = this.core.storage.transaction((tx) => rows.get(tx, id))?.links ?? 0
       const path = `/v1/conversations/${id}?after_revision=${after}`
       const page = await this.core.account.http.call<{ changes: ChangeJson[]; has_more_changes: boolean }>('GET', path)
-      const fits = this.core.storage.transaction((tx) =>
-        page.changes.every((each) => this.addLink(tx, id, readLink(each))),
-      )
+      const fits = this.core.storage.transaction((tx) => {
+        if (isForgotten(tx, id)) noteKnown(tx, id)
+        return page.changes.every((each) => this.addLink(tx, id, readLink(each)))
+      })
       if (!fits) this.core.events.emit('problem', { what: 'chain', detail: `the chain of ${id} does not continue` })
       const known = this.core.storage.transaction((tx) => rows.get(tx, id))?.links ?? 0
       // A page that brings nothing new would be asked for ever.

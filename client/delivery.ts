@@ -5,6 +5,7 @@ import { WITHHELD } from './book.ts'
 import { noteSpoken } from './complaints.ts'
 import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
+import { FORGOTTEN, isForgotten, isForgottenNow, noteKnown } from './forgotten.ts'
 import { Unreachable } from './http.ts'
 import { changeMessage, type Message } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
@@ -97,7 +98,8 @@ export class Delivery {
         const ready = row
         const answer = await this.pace.run(() => this.inItsTurn(ready))
         return answer ? this.accepted(row, answer) : undefined
-      } catch (error) {
+      } catch (thrown) {
+        const error = await this.explained(row, thrown)
         const waitMs = this.afterError(error, attempt)
         if (waitMs === null) {
           row = await this.repaired(row, error as RelayError)
@@ -124,6 +126,17 @@ export class Delivery {
         if (!this.core.connection.isLive) throw new Disconnected('the connection ended meanwhile')
       }
     }
+  }
+
+  /** Two codes that a forgotten conversation has, too; its user is told which it is. @throws Disconnected. */
+  private async explained(row: OutboxRow, error: unknown): Promise<unknown> {
+    const mayBe = error instanceof RelayError && ['INVALID_REQUEST', 'NOT_FOUND'].includes(error.code)
+    if (!mayBe || row.kind !== 'message' || !this.sealer.isKnown(row.conversationId)) return error
+    const isGone = await isForgottenNow(this.core, row.conversationId).catch((why: unknown) => {
+      if (why instanceof Unreachable) return false
+      throw why instanceof DeviceGone ? new Disconnected('the device is gone') : why
+    })
+    return isGone ? new Failed(FORGOTTEN) : error
   }
 
   /** Milliseconds to wait; null = a mismatch to repair. @throws Failed or what is not ours. */
@@ -185,6 +198,7 @@ export class Delivery {
       for (const each of recipients) if (!each.withheld) noteAnswered(tx, each)
       if (row.kind !== 'message') return null
       const { clientMessageId, conversationId, body } = row
+      if (isForgotten(tx, conversationId)) noteKnown(tx, conversationId)
       noteSpoken(core, tx, conversationId)
       const sentAtMs = answer.sentAtMs ?? nowMs
       noteSent(tx, { clientMessageId, conversationId, sentAtMs, body, recipients, resends: {} }, nowMs)

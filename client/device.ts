@@ -72,7 +72,7 @@ export class Device extends Emitter<DeviceEvents> {
     const fail = (error: unknown) => this.fail(error)
     const unexpected = (error: unknown) => this.unexpected(error)
     this.conversations = new Conversations(this.core)
-    const isMember = (id: Uuid, userId: Uuid) => this.conversations.roster(id)?.members.has(userId) ?? false
+    const isMember = (id: Uuid, userId: Uuid) => this.conversations.isMember(id, userId)
     this.signals = new Signals(this.core, isMember, fail)
     this.usernames = new Usernames(this.core)
     this.recovery = new Recovery(this.core)
@@ -90,7 +90,7 @@ export class Device extends Emitter<DeviceEvents> {
     const reviewed = (id: Uuid) => this.receiver.review(id)
     this.settling = new Settling(this.core, this.conversations, { reviewed, unexpected })
     const forgetful = () => this.signals.reads.retell()
-    this.greeting = new Greeting(this.core, this.upkeep, { forgetful, isMember, unexpected })
+    this.greeting = new Greeting(this.core, this.upkeep, this.conversations, { forgetful, unexpected })
     const guarded = (work: () => unknown) => {
       try {
         work()

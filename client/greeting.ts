@@ -1,7 +1,8 @@
 // The first frame of a connection: whether this is our relay, what time it has, and what is due when its database went back. [C-3] [K-9]
-import type { Uuid } from '../proto/ids.ts'
 import { hex } from './bytes.ts'
+import type { Conversations } from './conversations.ts'
 import type { Core } from './core.ts'
+import { lookForForgotten } from './forgotten.ts'
 import { expireFailed } from './outbox.ts'
 import { resendAll } from './restore.ts'
 import { pruneSeen } from './seen.ts'
@@ -9,26 +10,21 @@ import { unlinkAgain } from './unlinked.ts'
 import type { Upkeep } from './upkeep.ts'
 import { type Hello, idOf } from './wire.ts'
 
-/**
- * forgetful: the relay may have lost what it had committed. isMember: as the signed chain has it. unexpected: told of what nobody
- * expected.
- */
-type Hooks = {
-  forgetful(): void
-  isMember(conversationId: Uuid, userId: Uuid): boolean
-  unexpected(error: unknown): void
-}
+/** forgetful: the relay may have lost what it had committed. unexpected: told of what nobody expected. */
+type Hooks = { forgetful(): void; unexpected(error: unknown): void }
 
 /** Takes every Hello. */
 export class Greeting {
   private readonly core: Core
   private readonly upkeep: Upkeep
+  private readonly conversations: Conversations
   private readonly hooks: Hooks
   private mending: Promise<void> = Promise.resolve()
 
-  constructor(core: Core, upkeep: Upkeep, hooks: Hooks) {
+  constructor(core: Core, upkeep: Upkeep, conversations: Conversations, hooks: Hooks) {
     this.core = core
     this.upkeep = upkeep
+    this.conversations = conversations
     this.hooks = hooks
   }
 
@@ -66,7 +62,8 @@ export class Greeting {
       this.hooks.forgetful()
       await unlinkAgain(this.core)
       await this.upkeep.replaceOneTime()
-      await resendAll(this.core, this.hooks.isMember)
+      await lookForForgotten(this.core, this.conversations.ids())
+      await resendAll(this.core, (id, userId) => this.conversations.isMember(id, userId))
       this.core.account.update({ epoch })
     } catch (error) {
       this.hooks.unexpected(error)

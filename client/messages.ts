@@ -24,7 +24,7 @@ export type Message = {
   /** The sender's word, inside of the ciphertext. */
   sentAtMs: number
   state: MessageState
-  /** Why it failed: an error code, or `unanswered`, `expired`, `devices_unsettled`, `roster_unconfirmed`, `began_anew`. */
+  /** Why it failed: an error code, or `unanswered`, `expired`, `devices_unsettled`, `roster_unconfirmed`, `began_anew`, `conversation_forgotten`. */
   failure: string
   /** Other users it was for, 0 until it is sent and for what is received; how many of them have it; how many have read it. */
   audience: number

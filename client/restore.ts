@@ -1,25 +1,23 @@
 // After the relay's database was restored from a backup: what it had accepted and may have forgotten goes out again. [K-9.1]
-import { type ErrorCode, RelayError } from '../proto/errors.ts'
+import type { ErrorCode } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
-import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
 import { frameOf } from './delivery.ts'
-import { changeMessage, findMessage } from './messages.ts'
+import { FORGOTTEN, isForgotten } from './forgotten.ts'
+import { changeMessage, findMessage, type Message } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
 import { addFailed } from './outbox.ts'
-import { rest } from './rest.ts'
+import { LATER, refusalTo, rest } from './rest.ts'
 import { allSent, removeSent, type SentRow } from './sentlog.ts'
 import { idOf, nameOf, refusal, type ServerFrame } from './wire.ts'
 
 /** [S-4.5] */
 const MAX_ROUNDS = 5
-/** [S-9.5] Nothing is decided by these. */
-const LATER: readonly ErrorCode[] = ['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE']
 
 /**
  * The same ids and bytes: whoever has them drops them. Devices that are gone or began anew are left out, those that came since were
- * not meant. What is FORBIDDEN because the other one's acceptance was forgotten is failed from now on, unless somebody is known to have
- * it; what the relay refuses otherwise is left. @param isMember as the signed chain has it. @throws Disconnected, Unreachable: to be done
+ * not meant. What is FORBIDDEN because the other one's acceptance was forgotten is failed from now on, unless he is known to have it, and
+ * so is what not everybody has of a conversation that was forgotten; what the relay refuses otherwise is left. @param isMember as the signed chain has it. @throws Disconnected, Unreachable: to be done
  * again, whole.
  */
 export async function resendAll(core: Core, isMember: (id: Uuid, userId: Uuid) => boolean): Promise<void> {
@@ -29,36 +27,35 @@ export async function resendAll(core: Core, isMember: (id: Uuid, userId: Uuid) =
   const wrote = ({ recipients }: SentRow) => recipients.some((to) => to.userId !== senderUserId && !to.withheld)
   for (const row of core.storage.transaction(allSent)) {
     const { conversationId } = row
+    const which = { senderUserId, senderDeviceId, id: row.clientMessageId }
+    if (core.storage.transaction((tx) => isForgotten(tx, conversationId))) {
+      failAfterAll(core, row, which, { failure: FORGOTTEN })
+      continue
+    }
     // Who wrote there had accepted it. What goes to some of the devices only, as below, accepts nothing. [V-6.1]
     if (!accepted.has(conversationId) && wrote(row) && isMember(conversationId, senderUserId))
-      accepted.set(conversationId, await accept(core, conversationId))
+      // Refused when its user is no member there any more, or it is archived.
+      accepted.set(
+        conversationId,
+        (await refusalTo(core, 'POST', `/v1/conversations/${conversationId}/accept`)) === null,
+      )
     const answer = await resend(core, row)
-    const which = { senderUserId, senderDeviceId, id: row.clientMessageId }
     // A message that was forgotten has another message_id now.
     if (typeof answer === 'object' && answer)
       core.storage.transaction((tx) => changeMessage(tx, which, { messageId: idOf(answer.messageId) }))
     // Otherwise the user left, or it was archived since: the message had arrived by then.
-    else if (answer === 'FORBIDDEN' && accepted.get(conversationId)) failAfterAll(core, row, which, answer)
+    else if (answer === 'FORBIDDEN' && accepted.get(conversationId))
+      failAfterAll(core, row, which, { failure: answer, audience: 0, delivered: 0, read: 0 })
   }
 }
 
-/** @returns false when the relay says it is none to accept: its user is no member there any more, or it is archived. */
-async function accept(core: Core, conversationId: Uuid): Promise<boolean> {
-  for (;;) {
-    try {
-      await core.account.http.call('POST', `/v1/conversations/${conversationId}/accept`)
-      return true
-    } catch (error) {
-      if (!(error instanceof RelayError)) throw error
-      if (!LATER.includes(error.code)) return false
-      if (!(await rest(core, Math.max(error.retryAfterMs, 500))))
-        throw new Disconnected('the connection ended meanwhile')
-    }
-  }
-}
-
-/** It is the user's to send it again, once the other one has accepted. [V-6.2] */
-function failAfterAll(core: Core, row: SentRow, which: Parameters<typeof changeMessage>[1], failure: ErrorCode): void {
+/** It is the user's to send it again: once the other one has accepted [V-6.2], or in another conversation. */
+function failAfterAll(
+  core: Core,
+  row: SentRow,
+  which: Parameters<typeof changeMessage>[1],
+  change: Partial<Message> & { failure: string },
+): void {
   const changed = core.storage.transaction((tx) => {
     const message = findMessage(tx, which)
     // Delivered: nothing is lost.
@@ -66,10 +63,10 @@ function failAfterAll(core: Core, row: SentRow, which: Parameters<typeof changeM
     removeSent(tx, row)
     const { clientMessageId, conversationId, body, recipients } = row
     addFailed(tx, {
-      ...{ kind: 'message', clientMessageId, conversationId, body, recipients, failure },
+      ...{ kind: 'message', clientMessageId, conversationId, body, recipients, failure: change.failure },
       ...{ queuedAtMs: message.sentAtMs, to: null, resendOf: '', plaintext: null, rounds: 0 },
     })
-    return changeMessage(tx, which, { state: 'failed', failure, audience: 0, delivered: 0, read: 0 })
+    return changeMessage(tx, which, { ...change, state: 'failed' })
   })
   if (changed) core.events.emit('message_changed', changed)
 }

@@ -33,6 +33,11 @@ export class Sealer {
     this.conversations = conversations
   }
 
+  /** Whether anything of the conversation is known here. */
+  isKnown(conversationId: Uuid): boolean {
+    return this.conversations.roster(conversationId) !== null
+  }
+
   /** The first ciphertexts of a row. @throws what fetching throws; nothing is stored then. */
   async seal(row: OutboxRow): Promise<OutboxRow> {
     const { members } = await this.settled(row.conversationId)
