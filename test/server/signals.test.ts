@@ -1,6 +1,8 @@
 // Two users and every signal between them, once. [G-1] [G-2] [G-3] [G-4] [H-10]
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { uuidToBytes } from '../../proto/ids.ts'
+import { openLocalHub } from '../../server/bus/local.ts'
+import { openLocalPresence } from '../../server/bus/presence.ts'
 import { Client, idOf } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
@@ -8,8 +10,14 @@ import { pass } from '../support/signals.ts'
 
 let relay: TestRelay
 const time = new FakeTime()
+const shared = openLocalPresence()
+/** Asks the store as another node would. */
+const outside = shared()
 beforeAll(async () => {
-  relay = await testRelay({ time })
+  const bus = openLocalHub((error) => {
+    throw error
+  })
+  relay = await testRelay({ time, nodes: { bus, presence: shared } })
 })
 afterAll(() => relay.close())
 
@@ -18,6 +26,8 @@ it('a conversation of two, from typing to read', async () => {
   const conversation = await alice.direct(bob)
   const conversationId = uuidToBytes(conversation)
   const [a, b] = [await alice.live(), await bob.live()]
+  // He is there when his settings were read, whoever asks before.
+  while (!(await outside.online([bob.userId])).size) await b.fence()
 
   const seen = await a.ask({ presenceSubscription: { userIds: [uuidToBytes(bob.userId)] } })
   expect(seen.presence?.users).toMatchObject([{ isOnline: true }])
