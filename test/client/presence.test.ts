@@ -109,7 +109,7 @@ describe('whatever the relay says', () => {
     time.advance(2999)
     expect(asked).toHaveLength(1)
     time.advance(1)
-    await wire.asked(({ requestId }) => requestId > asked[0]!.requestId)
+    await wire.asked(({ presenceSubscription, requestId }) => !!presenceSubscription && requestId > asked[0]!.requestId)
     refuse(1, 0)
     await quiet(it)
     pass(time, wire, 60_000)
