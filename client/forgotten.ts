@@ -1,5 +1,5 @@
 // Conversations the relay does not know any more, because its database was restored from a backup that is older than they are. Nothing
-// can be sent in them, and they are not made again by themselves: their members, each for himself, would make several. [K-9.1]
+// can be sent in them, and they are not made again by themselves: their members, each for himself, would make several. [K-9.2]
 import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Core } from './core.ts'

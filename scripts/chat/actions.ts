@@ -6,7 +6,7 @@ import { Finder } from './finder.ts'
 import { GroupActions } from './group-actions.ts'
 import { peerOf, titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
-import { draftOf, failedIn, type Intent, isMember, isRequest, openChat } from './model.ts'
+import { type Chat, draftOf, failedIn, type Intent, isMember, isRequest, openChat } from './model.ts'
 import { Refusal, sentenceOf } from './refusals.ts'
 import { RequestActions } from './request-actions.ts'
 import { SelfActions } from './self-actions.ts'
@@ -150,8 +150,9 @@ export class Actions {
     const group = state.chats.find((chat) => chat.kind === 'group' && titleOf(state, chat) === typed)
     if (group) return messenger.open(group.id)
     const userId = await this.finder.find(typed)
-    // What was archived takes nothing more: the pair may begin another. [V-3.3]
-    const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId && !chat.archived)
+    // What was archived or forgotten takes nothing more: the pair may begin another. [V-3.3] [K-9.1]
+    const isOpen = (chat: Chat): boolean => !chat.archived && !chat.forgotten
+    const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId && isOpen(chat))
     const chatId = known?.id ?? (await device.conversations.direct(userId))
     messenger.notebook.recall(chatId)
     messenger.bring(chatId)

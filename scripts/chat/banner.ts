@@ -42,6 +42,10 @@ function sentencesOf(state: State, chat: Chat | null): string[] {
   if (chat.archived && peer)
     sentences.push(`This conversation is archived. /chat ${labelOf(state, peer)} begins another.`)
   else if (chat.archived) sentences.push('This group is archived.')
+  else if (chat.forgotten)
+    sentences.push(
+      `The relay was restored and does not know this conversation any more. ${peer ? `/chat ${labelOf(state, peer)}` : '/group'} begins another.`,
+    )
   else if (chat.members.length > 0 && !isMember(state, chat)) sentences.push('You are not in this group any more.')
   return sentences
 }

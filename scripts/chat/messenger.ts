@@ -144,9 +144,10 @@ export class Messenger {
     if (this.notebook.isDismissed(chatId)) return
     const known = this.device.conversations.get(chatId)
     if (!known || known.members.length === 0) return
-    const { id, kind, members, ghosts, archived } = known
+    const { id, kind, members, ghosts, archived, forgotten } = known
     const before = this.state.chats.find((each) => each.id === id)
-    this.tell({ type: 'chat', chat: { id, kind, members, ghosts, archived, name: this.device.names.group(id) } })
+    const name = this.device.names.group(id)
+    this.tell({ type: 'chat', chat: { id, kind, members, ghosts, archived, forgotten, name } })
     for (const { userId } of members) this.people.refresh(userId)
     this.people.watch()
     if (before) return

@@ -32,6 +32,8 @@ export type Chat = {
   /** Whom the relay delivers to although nobody added them. */
   ghosts: string[]
   archived: boolean
+  /** The relay does not know it any more. */
+  forgotten?: boolean
   entries: Entry[]
   /** Before `entries` there are more in the store. */
   hasOlder: boolean

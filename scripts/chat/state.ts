@@ -21,7 +21,7 @@ import {
 export type Event =
   | { type: 'connection'; connection: ConnectionState; nowMs: number }
   | { type: 'person'; userId: string; change: Partial<Person> }
-  | { type: 'chat'; chat: Pick<Chat, 'id' | 'kind' | 'name' | 'members' | 'ghosts' | 'archived'> }
+  | { type: 'chat'; chat: Pick<Chat, 'id' | 'kind' | 'name' | 'members' | 'ghosts' | 'archived' | 'forgotten'> }
   | { type: 'gone'; chatId: string }
   | { type: 'asked'; asked: Asked }
   /** Entries of the store, oldest first, before those that are there. */

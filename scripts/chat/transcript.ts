@@ -20,6 +20,7 @@ const FAILURES: Record<string, string> = {
   archived: 'the conversation is archived',
   not_accepted: 'they have not accepted yet, and take no more until then',
   NOT_FOUND: 'the conversation is gone',
+  conversation_forgotten: 'the relay has forgotten the conversation',
   QUEUE_FULL: 'too much is waiting for them already',
 }
 

@@ -1,4 +1,4 @@
-// A relay restored from a backup that is older than a conversation: what its members see, and how they go on. [K-9.1]
+// A relay restored from a backup that is older than a conversation: what its members see, and how they go on. [K-9.2]
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
 import { type Device, MemoryStorage } from '../../client/index.ts'
 import { sealpost } from '../../proto/generated/relay.js'

@@ -13,6 +13,7 @@ export const clientExempt: Record<string, Exempt> = {
   'G-1.2': unseen('what a person types is not in the control protocol'),
   'K-4.3': unseen('no request makes a device without a signed prekey'),
   'K-7.2': unseen('says what the digest is not'),
+  'K-9.2': unseen(PERSON),
   'I-1.4': unseen('what a relay counts by address is not the client’s'),
   'I-4.4': unseen('needs an outside issuer’s token'),
   'T-5': unseen('needs an outside issuer’s token'),

@@ -37,6 +37,7 @@ export const relayExempt: Record<string, Exempt> = {
   'K-7.2': unseen('says what the digest is not'),
   'K-9': unseen('a restore is the operator’s; Hello.epoch is C-3.1'),
   'K-9.1': client(),
+  'K-9.2': client(),
   'I-1.4': unseen('on its own machine a relay counts nobody, and elsewhere everybody there would be kept out'),
   'I-4.3': client(),
   'I-4.4': unseen('needs an outside issuer’s token'),
