@@ -1,7 +1,8 @@
 // What tests wait for on a device of the SDK. Runs in pages as well as on Node.
 import type { Device, DeviceEvents, Message } from '../../client/index.ts'
 
-const SLOW_MS = 10_000
+/** It only ends what would wait for ever, with a word about what for: within it all of a test's work has its time, on any machine. */
+const SLOW_MS = 25_000
 
 /** Connects and waits for `live`. */
 export async function live(it: Device): Promise<Device> {
