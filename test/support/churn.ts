@@ -28,7 +28,7 @@ export type Left = {
   timers: number
   /** Listeners on what the nodes share in this process. */
   listeners: number
-  /** Open files of this process, sockets included. */
+  /** Open files of this process, sockets included; not those to PostgreSQL, whose pools grow to their size when they have to. */
   files: number
   /** After a collection. */
   heapBytes: number
@@ -37,6 +37,9 @@ export type Outcome = { before: Left; after: Left; cycles: Record<string, number
 
 /** Buckets end by themselves when they are full again, and are not of connections; the nodes themselves are there to the end. */
 const IGNORED = /^sealpost:(limit:|nodes?(:|$))/
+
+/** The relay and fetch keep a connection for less than that, milliseconds. */
+const IDLE_MS = 15_000
 
 /** A clock that knows how many timers it still owes, and can be put forward. */
 type Clock = Time & { owed: number; skip(ms: number): void; stop(): void }
@@ -79,7 +82,7 @@ async function gauge({ url }: ClusterNode, name: string): Promise<number> {
   return Number(new RegExp(`^sealpost_${name} (\\d+)`, 'm').exec(body)?.[1])
 }
 
-async function look({ nodes, redis }: TestCluster, time: Clock): Promise<Left> {
+async function look({ nodes, redis, db }: TestCluster, time: Clock): Promise<Left> {
   const sum = async (name: string): Promise<number> =>
     (await Promise.all(nodes.map((each) => gauge(each, name)))).reduce((all, each) => all + each, 0)
   const names = async (...words: string[]): Promise<string[]> =>
@@ -88,19 +91,26 @@ async function look({ nodes, redis }: TestCluster, time: Clock): Promise<Left> {
   const [connections, watched] = [await sum('connections'), await sum('watched_users')]
   const keys = (await names('keys', '*')).filter((each) => !IGNORED.test(each))
   const channels = (await names('pubsub', 'shardchannels')).filter((each) => !IGNORED.test(each))
+  const [{ pooled }] = await db.database.sql<[{ pooled: number }]>`
+    select count(*) as pooled from pg_stat_activity where datname = current_database()`
   gc()
   const { heapUsed, external } = process.memoryUsage()
   const listeners = process.eventNames().reduce((all, name) => all + process.listenerCount(name), 0)
-  const files = readdirSync('/proc/self/fd').length
+  const files = readdirSync('/proc/self/fd').length - pooled
   return { keys, channels, connections, watched, timers: time.owed, listeners, files, heapBytes: heapUsed + external }
 }
 
-/** Looks until nothing of devices is there any more: goodbyes are on their way for a moment. */
-async function settled(cluster: TestCluster, time: Clock, timers: number): Promise<Left> {
+/**
+ * Looks until nothing of devices is there any more: goodbyes are on their way for a moment, and HTTP connections that nobody uses
+ * stay for as long as IDLE_MS. @param files to come down to in that time.
+ */
+async function settled(cluster: TestCluster, time: Clock, timers: number, files: number): Promise<Left> {
+  const patientUntilMs = performance.now() + IDLE_MS
   for (;;) {
     const left = await look(cluster, time)
     const isQuiet = left.keys.length === 0 && left.channels.length === 0 && left.timers <= timers
-    if (isQuiet && left.connections + left.watched === 0) return left
+    const isClosed = left.files <= files || performance.now() > patientUntilMs
+    if (isQuiet && isClosed && left.connections + left.watched === 0) return left
     // What is gathered or expires need not be waited for.
     time.skip(500)
     await new Promise((resolve) => setTimeout(resolve, 20))
@@ -142,8 +152,12 @@ export async function churn({ cycles, seed }: Churn): Promise<Outcome> {
         await poll(node.from(client))
         const waiting = poll(node.from(client), 'wait_seconds=60', leaving.signal).catch(() => {})
         if (end === 'vanishes') leaving.abort()
-        // Otherwise it waits, has its page or is displaced, whatever comes first.
-        else await (await open(node, client)).close()
+        // Otherwise it waits, has its page, is displaced or displaces, whatever comes first.
+        else
+          await open(node, client).then(
+            (socket) => socket.close(),
+            () => {},
+          )
         leaving.abort()
         await waiting
         return
@@ -180,10 +194,10 @@ export async function churn({ cycles, seed }: Churn): Promise<Outcome> {
     // What is made once, and code that gets warm, is not counted.
     await run(Math.min(cycles / 3, 500))
     await empty()
-    const before = await settled(cluster, time, timers)
+    const before = await settled(cluster, time, timers, Number.POSITIVE_INFINITY)
     await run(cycles)
     await empty()
-    return { before, after: await settled(cluster, time, timers), cycles: count, ends }
+    return { before, after: await settled(cluster, time, timers, before.files), cycles: count, ends }
   } finally {
     await cluster.close()
     time.stop()
