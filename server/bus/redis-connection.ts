@@ -16,6 +16,8 @@ export type ConnectionSettings = {
   onConnected?(isConnected: boolean): void
   /** A connection on which something is owed is given up after so much silence, milliseconds; 3 seconds unless said. */
   silenceMs?: number
+  /** Redis has so long to answer a command, milliseconds; 1 second unless said. */
+  commandMs?: number
 }
 
 /** What is used of Redis. Nothing of it throws: what cannot be done rejects. */
@@ -54,7 +56,6 @@ const COMMANDS = ['get', 'set', 'spublish', ...HEARING, ...Object.keys(SCRIPTS)]
 const OPTIONS = {
   lazyConnect: true,
   connectTimeout: CONNECT_TIMEOUT_MS,
-  commandTimeout: COMMAND_TIMEOUT_MS,
   // What cannot be said now is not worth saying later.
   enableOfflineQueue: false,
   maxRetriesPerRequest: 0,
@@ -66,8 +67,9 @@ const OPTIONS = {
 
 /** @throws Error as openRedis says. Nothing is left open then. */
 export async function connectRedis(settings: ConnectionSettings): Promise<RedisConnection> {
-  const { urls, cluster, silenceMs = SILENCE_MS } = settings
-  const [commands, subscriber] = cluster ? openCluster(urls, silenceMs) : openSingle(urls[0]!, silenceMs)
+  const { urls, cluster, silenceMs = SILENCE_MS, commandMs = COMMAND_TIMEOUT_MS } = settings
+  const waits = { socketTimeout: silenceMs, commandTimeout: commandMs }
+  const [commands, subscriber] = cluster ? openCluster(urls, waits) : openSingle(urls[0]!, waits)
   const all = [...new Set([commands, subscriber])]
   let why = ''
   const noteWhy = (error: Error & { lastNodeError?: Error }): void => {
@@ -148,14 +150,16 @@ async function checkServer(commands: Redis | Cluster, cluster: boolean): Promise
   if (!cluster && /^cluster_enabled:1/m.test(info)) throw new Error('is a cluster: set SEALPOST_REDIS_CLUSTER=yes')
 }
 
-function openSingle(url: string, socketTimeout: number): [Redis, Redis] {
-  const options = { ...OPTIONS, socketTimeout }
+type Waits = { socketTimeout: number; commandTimeout: number }
+
+function openSingle(url: string, waits: Waits): [Redis, Redis] {
+  const options = { ...OPTIONS, ...waits }
   const commands = new Redis(url, { ...options, enableAutoPipelining: true, connectionName: 'sealpost-commands' })
   // A connection that has subscribed does nothing else.
   return [commands, new Redis(url, { ...options, connectionName: 'sealpost-hints' })]
 }
 
-function openCluster(urls: string[], socketTimeout: number): [Cluster, Cluster] {
+function openCluster(urls: string[], waits: Waits): [Cluster, Cluster] {
   const first = new URL(urls[0]!)
   const cluster = new Cluster(urls, {
     lazyConnect: true,
@@ -165,12 +169,11 @@ function openCluster(urls: string[], socketTimeout: number): [Cluster, Cluster] 
     // In a pipeline they throw where nobody can catch it, for a slot no server has.
     autoPipeliningIgnoredCommands: HEARING,
     // Of slots that nobody had nothing is asked, so nothing else says that somebody has them now.
-    slotsRefreshInterval: socketTimeout * SILENCES_PER_REFRESH,
+    slotsRefreshInterval: waits.socketTimeout * SILENCES_PER_REFRESH,
     clusterRetryStrategy: (times) => Math.min(50 * 2 ** times, RECONNECT_MAX_MS),
     redisOptions: {
       connectTimeout: CONNECT_TIMEOUT_MS,
-      commandTimeout: COMMAND_TIMEOUT_MS,
-      socketTimeout,
+      ...waits,
       ...(first.password && { password: decodeURIComponent(first.password) }),
       ...(first.username && { username: decodeURIComponent(first.username) }),
       ...(first.protocol === 'rediss:' && { tls: {} }),

@@ -46,11 +46,13 @@ const REST_MS = 1_000
 /**
  * @param alone counts on this node while Redis is away.
  * @param onAlone a limit of this name was asked, and Redis did not answer.
+ * @param patienceMs within this time.
  */
 export function openRedisMeters(
   redis: MeterCommands,
   alone: OpenMeter,
   onAlone: (name: string) => void = () => {},
+  patienceMs = PATIENCE_MS,
 ): OpenMeter {
   let restUntilMs = 0
   const ready = (): boolean => redis.status === 'ready' && performance.now() >= restUntilMs
@@ -67,7 +69,7 @@ export function openRedisMeters(
       take(key, tokens, needs = tokens) {
         if (limit.rates.length === 0) return 0
         if (!ready()) return gone(key, tokens, needs)
-        return patiently(ask(key, tokens, needs)).then(
+        return patiently(ask(key, tokens, needs), patienceMs).then(
           (waitUs) => Math.ceil(waitUs / 1000),
           () => {
             restUntilMs = performance.now() + REST_MS
@@ -93,14 +95,11 @@ function bucketsOf(limit: Limit, tokens: Amounts, needs: Amounts): number[] {
 }
 
 /** @throws what it throws, or when it takes too long. */
-async function patiently<T>(answer: Promise<T>): Promise<T> {
+async function patiently<T>(answer: Promise<T>, patienceMs: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     // Not before what already came was read: it may be this process that was busy.
-    timer = setTimeout(
-      () => setImmediate(() => setImmediate(() => reject(new Error('no answer in time')))),
-      PATIENCE_MS,
-    )
+    timer = setTimeout(() => setImmediate(() => setImmediate(() => reject(new Error('no answer in time')))), patienceMs)
   })
   try {
     return await Promise.race([answer, late])

@@ -34,6 +34,8 @@ export type RedisSettings = ConnectionSettings & {
   onLost(hints: number): void
   /** A limit of this name was counted by this node alone, or refused, because Redis did not answer. */
   onAlone?(limit: string): void
+  /** Limits wait so long for Redis, milliseconds, and no longer than commandMs; a quarter of a second unless said. */
+  patienceMs?: number
   /** How long a node's word about its users holds, milliseconds; 5 minutes unless said. */
   presenceMs?: number
   /** How long a route holds, milliseconds; 5 minutes unless said. */
@@ -49,7 +51,7 @@ const PLACE_MS = PROVISIONING_TTL_MS + 10_000
  * left open then.
  */
 export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
-  const { time, report, onLost, onAlone, presenceMs, routeMs } = settings
+  const { time, report, onLost, onAlone, patienceMs, presenceMs, routeMs } = settings
   const { commands, subscriber, isConnected, close } = await connectRedis(settings)
   return {
     bus: openRedisHints({ publisher: commands, subscriber, report, onLost }),
@@ -60,6 +62,7 @@ export async function openRedis(settings: RedisSettings): Promise<RedisNodes> {
       commands,
       openLocalMeters(() => time.now()),
       onAlone,
+      patienceMs,
     ),
     isConnected,
     close: async () => close(),

@@ -234,7 +234,9 @@ describe.skipIf(process.env.SEALPOST_TEST_WITHOUT_REDIS)('several nodes', () => 
     const limits = { ...liftedRates(), messages: [{ burst: 4, everyMs: 30 * MINUTE }] }
     const join = async () => {
       const { urls, cluster } = redis
-      const nodes = await openRedis({ urls, cluster, time: systemTime(), report: () => {}, onLost: () => {} })
+      // A Redis that waits for its turn counts, too.
+      const waits = { patienceMs: 20_000, commandMs: 20_000, silenceMs: 20_000 }
+      const nodes = await openRedis({ urls, cluster, time: systemTime(), report: () => {}, onLost: () => {}, ...waits })
       return { nodes, node: await testRelay({ time, db: relay.db, nodes, config: { limits } }) }
     }
     const [near, far] = [await join(), await join()]
