@@ -14,6 +14,7 @@ const PAGES_MAX = 25
 
 const rows = new Table<1>('forgotten')
 
+/** The relay said so, and not otherwise since. */
 export const isForgotten = (from: Reader, id: Uuid): boolean => rows.has(from, id)
 /** The relay has it after all. */
 export const noteKnown = (to: Writer, id: Uuid): void => rows.delete(to, id)
