@@ -8,6 +8,8 @@ import { uuidToBytes } from '../../proto/ids.ts'
 import type { Child } from '../../scripts/cluster/child.ts'
 import { startHaproxy } from '../../scripts/cluster/programs.ts'
 import { HAPROXY } from '../../scripts/debian.ts'
+import type { Leaving } from '../../server/start.ts'
+import { systemTime } from '../../server/time.ts'
 import { Client, idOf, request, Socket } from '../support/client.ts'
 import { type ClusterNode, type TestCluster, testCluster } from '../support/cluster.ts'
 import { INSTALL_MAX_MS, obtain } from '../support/debian.ts'
@@ -17,8 +19,21 @@ import { until } from '../support/processes.ts'
 import { type LossyProxy, openProxy } from '../support/proxy.ts'
 
 const HERE = '127.0.0.1'
-/** Long enough for HAProxy to notice, who asks every second and believes the second answer. */
 const DRAIN = { pauseMs: 3_500, perSecond: 1_000, graceMs: 30_000 }
+/** Ends the pause of a node that drains: as soon as HAProxy has noticed, in which time ever. */
+let pauseIsOver = (): void => {}
+const { now, after } = systemTime()
+const leaving: Leaving = {
+  random: Math.random,
+  time: {
+    now,
+    after(ms, call) {
+      if (ms !== DRAIN.pauseMs) return after(ms, call)
+      pauseIsOver = call
+      return () => {}
+    },
+  },
+}
 
 let cluster: TestCluster
 /** In HAProxy's order, also when they are gone. */
@@ -32,7 +47,7 @@ const logged: string[] = []
 beforeAll(async () => {
   const { it: program, missing } = await obtain(HAPROXY)
   if (program === null) throw new Error(missing)
-  cluster = await testCluster({ proxied: false, config: { drain: DRAIN } })
+  cluster = await testCluster({ proxied: false, config: { drain: DRAIN }, leaving })
   relays = [...cluster.nodes]
   way = await openProxy(relays[1]!.url)
   const port = await ownPort()
@@ -76,6 +91,12 @@ async function nodeOf(client: Client, event: string, act: () => Promise<unknown>
   const found = seen(event, ({ userId }) => userId === client.userId)
   expect(new Set(found).size, `${event} at ${found}`).toBe(1)
   return found[0]!
+}
+
+/** Waits for lines of HAProxy's log, from now on. */
+function saysNext(): (text: string) => Promise<void> {
+  const from = logged.length
+  return (text) => until(() => logged.slice(from).some((line) => line.includes(text)))
 }
 
 const viaSocket = (client: Client): Promise<number> =>
@@ -137,6 +158,7 @@ test('devices are spread over all nodes, whatever proves them', async () => {
 
 test('a dead node: its devices move, the others stay, and all come home when it is back', async () => {
   const before = await spread()
+  const says = saysNext()
   await way.down()
   // From the first request on, before any check has failed: nobody is refused.
   const without = await spread()
@@ -147,9 +169,9 @@ test('a dead node: its devices move, the others stay, and all come home when it 
   })
   // To both of the others, not all to the next one.
   expect(new Set(without.filter((_, i) => before[i] === 1)).size).toBe(2)
-  await until(() => logged.some((line) => /relay-2 is DOWN/.test(line)))
+  await says('relay-2 is DOWN')
   await way.up()
-  await until(() => logged.some((line) => /relay-2 is UP/.test(line)))
+  await says('relay-2 is UP')
   expect(await spread()).toEqual(before)
 })
 
@@ -179,12 +201,12 @@ test('a device that waits to be linked and the one that links it meet, wherever 
     const address = randomBytes(16).toString('base64url')
     const waiting = new WebSocket(`${entry.url.replace('http', 'ws')}/v1/provisioning/${address}`)
     await once(waiting, 'open')
-    const came = once(waiting, 'message')
+    const [came, ended] = [once(waiting, 'message'), once(waiting, 'close')]
     const sealed = randomBytes(64)
     const handed = await primary.put(`/v1/provisioning/${address}`, { message: sealed.toString('base64') })
     expect(handed.status).toBe(204)
     expect((await came)[0]).toEqual(sealed)
-    await once(waiting, 'close')
+    await ended
   }
 })
 
@@ -223,19 +245,21 @@ test('a node that drains: unready first, so that nobody is refused; who is there
     homes.set(client, await nodeOf(client, 'connect', connect))
   }
   // Not the one behind the proxy, which would accept for a relay that does not.
-  const leaving = homes.get(clients.find((each) => homes.get(each) !== 1)!)!
-  const there = clients.filter((each) => homes.get(each) === leaving)
-  const elsewhere = clients.filter((each) => homes.get(each) !== leaving)
+  const home = homes.get(clients.find((each) => homes.get(each) !== 1)!)!
+  const there = clients.filter((each) => homes.get(each) === home)
+  const elsewhere = clients.filter((each) => homes.get(each) !== home)
 
-  const closing = relays[leaving]!.close()
-  await until(() => logged.some((line) => line.includes(`relay-${leaving + 1} is DOWN`)))
+  const says = saysNext()
+  const closing = relays[home]!.close()
+  await says(`relay-${home + 1} is DOWN`)
   // HAProxy looks elsewhere; the relay still serves whoever is there.
   for (const client of there) await sockets.get(client)!.fence()
+  pauseIsOver()
   for (const client of there) {
     const socket = sockets.get(client)!
     await socket.next('goingAway')
     expect(await socket.end()).toBe(1001)
-    expect(await viaSocket(client)).not.toBe(leaving)
+    expect(await viaSocket(client)).not.toBe(home)
   }
   for (const client of elsewhere) {
     await sockets.get(client)!.fence()

@@ -3,6 +3,7 @@
 import type { Hint } from '../../server/bus/bus.ts'
 import { openRedis, type RedisNodes } from '../../server/bus/redis.ts'
 import type { Config } from '../../server/config.ts'
+import type { Leaving } from '../../server/start.ts'
 import { systemTime, type Time } from '../../server/time.ts'
 import type { Client } from './client.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
@@ -45,7 +46,8 @@ export type TestCluster = {
 /**
  * @param options.nodes how many; 3 unless said. @param options.servers Redis servers: 3 are a cluster, which is not proxied.
  * @param options.proxied false: straight to Redis, for measurements; nothing can be cut off then.
- * @param options.time of all nodes. @param options.db a database that is there already, kept at the end.
+ * @param options.time of all nodes. @param options.leaving of their ways down. @param options.db a database that is there already, kept
+ * at the end.
  */
 export async function testCluster(
   options: {
@@ -54,10 +56,11 @@ export async function testCluster(
     proxied?: boolean
     config?: Partial<Config>
     time?: Time
+    leaving?: Leaving
     db?: TestDatabase
   } = {},
 ): Promise<TestCluster> {
-  const { servers = 1, proxied = servers === 1, config = {}, time } = options
+  const { servers = 1, proxied = servers === 1, config = {}, time, leaving } = options
   const redis = await startRedis({ servers })
   const db = options.db ?? (await testDatabase())
   const nodes: ClusterNode[] = []
@@ -84,7 +87,13 @@ export async function testCluster(
         node.hints.set(hint.kind, (node.hints.get(hint.kind) ?? 0) + 1)
         receive(hint)
       })
-    const opening = testRelay({ db, config, nodes: { ...joined, bus }, ...(time && { time }) })
+    const opening = testRelay({
+      db,
+      config,
+      nodes: { ...joined, bus },
+      ...(time && { time }),
+      ...(leaving && { leaving }),
+    })
     const relay = await opening.catch(async (error: unknown) => {
       await joined.close()
       throw error
