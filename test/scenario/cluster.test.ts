@@ -8,6 +8,7 @@ import { Kept } from '../../scripts/cluster/kept.ts'
 import { HAPROXY } from '../../scripts/debian.ts'
 import { Client } from '../support/client.ts'
 import { INSTALL_MAX_MS, obtain } from '../support/debian.ts'
+import { ownPort } from '../support/ports.ts'
 import { processesWith, runScript, until } from '../support/processes.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'sealpost-cluster-'))
@@ -20,7 +21,12 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
 test('it relays behind one address, starts again what was killed, and leaves nothing behind', async () => {
   const cluster = runScript('scripts/cluster.ts', [], {
-    ...{ PORT: '0', SEALPOST_DATA_DIR: directory, SEALPOST_REALM: REALM, SEALPOST_DRAIN_PAUSE_SECONDS: '0' },
+    ...{
+      PORT: `${await ownPort()}`,
+      SEALPOST_DATA_DIR: directory,
+      SEALPOST_REALM: REALM,
+      SEALPOST_DRAIN_PAUSE_SECONDS: '0',
+    },
     DATABASE_URL: '',
   })
   const [said] = await cluster.says(/connect to[\s\S]*Ctrl-C/)
