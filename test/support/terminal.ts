@@ -11,6 +11,9 @@ import { program } from './debian.ts'
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const WITHIN_MS = 30_000
 const TERMINALS = { columns: 80, rows: 24 }
+/** What stands between them is to be shown at once. */
+const [BEGIN, END] = ['\x1b[?2026h', '\x1b[?2026l']
+const EACH = new RegExp(`(?<=${END.replace(/[[?]/g, '\\$&')})`)
 
 /** Whether there can be terminals here: script(1) as util-linux has it, essential on Debian. */
 export const hasTerminals = process.platform === 'linux' && program('script') !== null
@@ -43,6 +46,12 @@ function reaches(group: number, signal: NodeJS.Signals | 0): boolean {
   }
 }
 
+/** Characters at the end that may be the beginning of a frame's. */
+function cutOff(text: string): number {
+  for (let length = BEGIN.length - 1; length > 0; length--) if (text.endsWith(BEGIN.slice(0, length))) return length
+  return 0
+}
+
 /** One terminal with one program, and what is on its screen. */
 export class Terminal {
   /** The program's exit code. */
@@ -53,6 +62,8 @@ export class Terminal {
   private readonly child: ChildProcess
   private readonly directory = mkdtempSync(join(tmpdir(), 'sealpost-terminal-'))
   private waiting: Waiting[] = []
+  /** What came of a frame that is not whole yet: the machine hands it over in pieces, and half of one is not for anybody's eyes. */
+  private unshown = ''
 
   /** Runs a TypeScript file of the repository in a terminal. @param env besides PATH. */
   constructor(
@@ -73,11 +84,12 @@ export class Terminal {
     })
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
       this.raw += text
-      this.emulator.write(text, () => this.look())
+      // Frame by frame: what one shows may be gone in the next.
+      for (const frame of this.whole(text)) this.emulator.write(frame, () => this.look())
     })
     this.ended = once(this.child, 'close').then(async ([code]) => {
       // The emulator reads behind what is written to it.
-      await new Promise<void>((resolve) => this.emulator.write('', resolve))
+      await new Promise<void>((resolve) => this.emulator.write(this.unshown, resolve))
       this.look()
       for (const each of this.waiting) each.reject(this.unseen(each.what, 'the program ended'))
       this.emulator.dispose()
@@ -156,6 +168,17 @@ export class Terminal {
 
   private path(name: string): string {
     return join(this.directory, name)
+  }
+
+  /** The frames of all that came, as far as they are whole. */
+  private whole(text: string): string[] {
+    const came = this.unshown + text
+    const begun = came.lastIndexOf(BEGIN)
+    const isOpen = begun > came.lastIndexOf(END)
+    // Where a frame begins may be cut in two as well.
+    const shown = isOpen ? begun : came.length - cutOff(came)
+    this.unshown = came.slice(shown)
+    return came.slice(0, shown).split(EACH)
   }
 
   private until(what: string, fits: (screen: string) => boolean): Promise<void> {
