@@ -62,6 +62,7 @@ export class GroupActions {
   async left(chatId: string): Promise<void> {
     await this.messenger.device.conversations.leave(chatId)
     this.messenger.bring(chatId)
+    await this.messenger.strangers.settle()
   }
 
   members(): void {

@@ -30,6 +30,8 @@ export class RequestActions {
       const wants = chat.kind === 'direct' ? 'wants to talk to you' : `invites you to a group: ${titleOf(state, chat)}`
       return { text: `${askerOf(state, chat)} ${wants}` }
     })
+    const hidden = Object.keys(state.asked.requests).filter((id) => !state.chats.some((chat) => chat.id === id)).length
+    if (hidden > 0) asking.push({ text: `${hidden} more, of which nothing can be verified yet` })
     const unwanted = state.chats.flatMap((chat): PanelLine[] => {
       const adder = state.asked.unwanted[chat.id]
       return adder ? [{ text: `${labelOf(state, adder)}, whom you block, put you into ${titleOf(state, chat)}` }] : []
@@ -48,7 +50,7 @@ export class RequestActions {
     const chat = this.finder.here()
     await messenger.device.requests.accept(chat.id)
     await messenger.strangers.refresh()
-    messenger.say(`Accepted: ${titleOf(messenger.state, chat)}.`, 'good')
+    messenger.say(chat.kind === 'group' ? 'Joined.' : `Accepted: ${titleOf(messenger.state, chat)}.`, 'good')
   }
 
   async decline(): Promise<void> {

@@ -15,6 +15,7 @@ export class Strangers {
   private isStopped = false
   /** Conversations that were new on this connection. */
   private readonly met = new Map<string, Promise<boolean>>()
+  private readonly learnt = new Set<string>()
 
   constructor(messenger: Messenger) {
     this.messenger = messenger
@@ -50,6 +51,7 @@ export class Strangers {
   /** With every connection. */
   live(): void {
     this.met.clear()
+    this.learnt.clear()
     void this.settle()
   }
 
@@ -93,8 +95,7 @@ export class Strangers {
     const waiting = await device.requests.list()
     const blocked = (await device.requests.blocked()).map(({ userId }) => userId)
     const unwanted = blocked.length > 0 ? await device.requests.unwanted() : []
-    for (const { conversationId } of waiting)
-      if (!device.conversations.get(conversationId)) await device.conversations.refresh(conversationId)
+    for (const { conversationId } of waiting) await this.learn(conversationId)
     const requests = Object.fromEntries(waiting.map(({ conversationId, byUserId }) => [conversationId, byUserId]))
     if (this.isStopped) return
     const gone = Object.entries(notebook.asked.requests).filter(([id]) => !Object.hasOwn(requests, id))
@@ -109,6 +110,16 @@ export class Strangers {
     })
     for (const { conversationId } of waiting) this.show(conversationId)
     this.messenger.people.watch()
+  }
+
+  // Who is in it is known once it is verified: whose keys it takes may be a stranger's, of whom nothing came before. [V-6.5]
+  private async learn(id: string): Promise<void> {
+    const { conversations } = this.messenger.device
+    if (this.learnt.has(id) || (conversations.get(id)?.members.length ?? 0) > 0) return
+    this.learnt.add(id)
+    await conversations.settle(id).catch((error: unknown) => {
+      if (!(error instanceof RelayError)) throw error
+    })
   }
 
   /** What waited and waits no more was accepted, unless it ended. */

@@ -74,8 +74,14 @@ export class Desk {
     this.messenger.start({ columns: 80, rows: 24 })
   }
 
+  /** Everything that can be seen now. */
   get text(): string {
     return textOf(this.messenger.state)
+  }
+
+  /** The page asks: yes. */
+  confirm(): void {
+    this.actions.confirm(this.messenger.state.panel!.confirm!)
   }
 
   /** Types a line and Enter. */
