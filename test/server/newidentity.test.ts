@@ -7,7 +7,7 @@ import { type Asking, beginAnew, begunAnew, newCode, refusalOf, storeCode, withC
 import { Client, enrolmentJson, request } from '../support/client.ts'
 import { TestDevice } from '../support/keys.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { allRows } from '../support/rows.ts'
+import { allRows, rowsAtRest } from '../support/rows.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -17,11 +17,6 @@ afterAll(() => relay.close())
 
 const begin = (userId: string, asking: Asking) => beginAnew(relay, userId, asking)
 const rows = () => allRows(relay.db.database.sql)
-/** Rows to compare with: what earlier stories left to tell is told after their answers. [V-5] */
-const rowsAtRest = async () => {
-  while ((await relay.db.database.sql`select 1 from identity_news`).length > 0);
-  return rows()
-}
 
 describe('what authorises it [I-6.1]', () => {
   it('a recovery code, once; the answer is device 1 of the same user with another secret', async () => {
@@ -48,7 +43,7 @@ describe('what authorises it [I-6.1]', () => {
     const user = await Client.register(relay)
     const former = await withCode(user)
     await withCode(user)
-    const before = await rowsAtRest()
+    const before = await rowsAtRest(relay.db.database.sql)
     const bodies = await Promise.all(
       [
         begin(user.userId, { code: newCode() }),
@@ -67,7 +62,7 @@ describe('what authorises it [I-6.1]', () => {
 
   it('an old signature means one key, one user and one moment', async () => {
     const [user, other] = [await Client.register(relay), await Client.register(relay)]
-    const before = await rowsAtRest()
+    const before = await rowsAtRest(relay.db.database.sql)
     const nowMs = Date.now()
     const refused = [
       // Signed a millisecond apart from the proof, for another key, by and for somebody else, for another realm.
@@ -81,7 +76,7 @@ describe('what authorises it [I-6.1]', () => {
 
   it('as old as the proof may be, ten minutes, and no older', async () => {
     const user = await Client.register(relay)
-    const before = await rowsAtRest()
+    const before = await rowsAtRest(relay.db.database.sql)
     for (const nowMs of [Date.now() - 660_000, Date.now() + 660_000])
       expect(refusalOf((await begin(user.userId, { oldKey: user.device, nowMs })).answer)).toEqual([
         400,
@@ -116,7 +111,7 @@ describe('what is refused although it is authorised', () => {
   it('a proof for another code, a registration id that was device 1’s, a key that was given up; nothing changes', async () => {
     const user = await Client.register(relay)
     const code = await withCode(user)
-    const before = await rowsAtRest()
+    const before = await rowsAtRest(relay.db.database.sql)
     expect(refusalOf((await begin(user.userId, { code, proofOf: '' })).answer)).toEqual([400, 'INVALID_REQUEST'])
     const same = new TestDevice({ registrationId: user.device.registrationId })
     expect(refusalOf((await begin(user.userId, { code, device: same })).answer)).toEqual([400, 'INVALID_REQUEST'])
