@@ -11,7 +11,7 @@ import { prekeyJson } from '../support/enrolment.ts'
 import { TestDevice } from '../support/keys.ts'
 import { queueFaults } from '../support/node.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { allRows, rowsAtRest } from '../support/rows.ts'
+import { allRows } from '../support/rows.ts'
 
 const { ErrorCode } = sealpost.v1
 
@@ -211,7 +211,7 @@ describe('a new identity that fails changes nothing', () => {
     const code = await withCode(bob)
     const socket = await bob.connect()
     await from.send(direct, [bob.to(), phone.to()])
-    const before = await rowsAtRest(sql)
+    const before = await allRows(sql)
     expect(before['public.message_deliveries_waiting']!.length).toBeGreaterThan(3)
     const held = await holdLocks(sql, lastStep)
     const cut = beginAnew(relay, bob.userId, { code })
@@ -230,7 +230,7 @@ describe('a new identity that fails changes nothing', () => {
   })
 
   it('refused late, by a key that another device published: every row is as it was', async () => {
-    const before = await rowsAtRest(relay.db.database.sql)
+    const before = await allRows(relay.db.database.sql)
     const device = new TestDevice()
     const taken = carol.device.makeSignedPrekey(2)
     expect((await carol.put('/v1/keys', { signed_prekey: prekeyJson(taken) })).status).toBe(200)
