@@ -102,6 +102,16 @@ export class Kit {
   /** Two users and their direct conversation; both queues are empty but for its creation, which is acked. */
   async pair(): Promise<Pair> {
     const [alice, bob] = (await this.users(2)) as [Device, Device]
+    return this.between(alice, bob)
+  }
+
+  /** The same with users nobody has used: nothing comes to them by itself that another check has caused. [G-3.1] */
+  async freshPair(): Promise<Pair> {
+    const [alice, bob] = await Promise.all([this.fresh(), this.fresh()])
+    return this.between(alice, bob)
+  }
+
+  private async between(alice: Device, bob: Device): Promise<Pair> {
     const conversation = await alice.direct(bob)
     const [a, b] = await Promise.all([alice.live(), bob.live()])
     return { alice, bob, conversation, a, b }

@@ -123,7 +123,7 @@ export const connectionChecks: Check<Kit>[] = [
     clauses: ['C-3.3'],
     title: 'what is sent before Hello arrives is answered after it',
     async run(kit) {
-      const device = await kit.user()
+      const device = await kit.fresh()
       const socket = await device.open()
       const ids = [1, 2, 3].map(() => socket.write({ ack: { messageIds: [] } }))
       const kinds: string[] = []

@@ -61,6 +61,9 @@ const ids = (frames: ServerFrame[]) => envelopes(frames).map((each) => each.mess
 /** Two users who know each other, without sockets. */
 async function pair(kit: Kit): Promise<{ alice: Device; bob: Device; conversation: string }> {
   const [alice, bob] = (await kit.users(2)) as [Device, Device]
+  return between(alice, bob)
+}
+async function between(alice: Device, bob: Device): Promise<{ alice: Device; bob: Device; conversation: string }> {
   const conversation = await alice.direct(bob)
   for (const each of [alice, bob]) await post(each, ack(...ids((await poll(each)).frames)))
   return { alice, bob, conversation }
@@ -253,7 +256,8 @@ export const frameOverHttpChecks: Check<Kit>[] = [
     clauses: ['C-9.8', 'C-5'],
     title: 'with wait_seconds it is the device’s connection: it displaces the older, and ends with what comes',
     async run(kit) {
-      const { alice, bob, conversation } = await pair(kit)
+      // Nobody has used them: a word on what they sent before would end the wait. [C-9.8]
+      const { alice, bob, conversation } = await between(await kit.fresh(), await kit.fresh())
       const socket = await bob.live()
       const waiting = poll(bob, 'wait_seconds=30')
       same(await socket.end(), 4409, 'as close code of the WebSocket')
@@ -273,7 +277,7 @@ export const frameOverHttpChecks: Check<Kit>[] = [
     clauses: ['C-9.9', 'C-6.3'],
     title: 'it ends early with CONFLICT when it is displaced, with UNAUTHENTICATED when the device is unlinked',
     async run(kit) {
-      const bob = await kit.user()
+      const bob = await kit.fresh()
       const tablet = await bob.link()
       // The WebSocket's end tells that the request has become the device's connection.
       const older = await tablet.live()

@@ -32,7 +32,7 @@ export const queueChecks: Check<Kit>[] = [
     clauses: ['Q-1', 'Q-5', 'Q-3.4'],
     title: 'when something waits nothing is sent until it was asked for; then QueueEmpty once, then live',
     async run(kit) {
-      const { bob, conversation, a, b } = await kit.pair()
+      const { bob, conversation, a, b } = await kit.freshPair()
       await b.close()
       const first = await a.accepted(conversation, [bob.to()])
       const socket = await bob.connect()
