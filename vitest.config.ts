@@ -13,7 +13,7 @@ const needing = (what: RegExp): string[] =>
  * stay: chat/talking, scenario/start, workers, cluster and durability.
  */
 export const PROCESSES = [
-  ...['start', 'terminal', 'trust', 'link', 'groups'].map((name) => `test/chat/${name}.test.ts`),
+  ...['start', 'terminal', 'trust', 'link', 'groups', 'asking'].map((name) => `test/chat/${name}.test.ts`),
   ...['test/scenario/demo.test.ts', 'test/server/postgres.test.ts', 'test/scenario/races-hunt.test.ts'],
 ]
 

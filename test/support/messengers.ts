@@ -57,11 +57,11 @@ async function openDoor(to: () => string | null): Promise<{ url: string; close()
   }
 }
 
-/** Everything is gone after `close`. */
-export async function messengers(): Promise<Messengers> {
+/** Everything is gone after `close`. @param options.strangers whether strangers are asked, as by a relay nobody configured; not unless said. */
+export async function messengers({ strangers = 'open' }: { strangers?: 'ask' | 'open' } = {}): Promise<Messengers> {
   const db = await testDatabase()
   const root = mkdtempSync(join(tmpdir(), 'sealpost-chat-'))
-  let relay: TestRelay | null = await testRelay({ db })
+  let relay: TestRelay | null = await testRelay({ db, config: { strangers } })
   const { realm } = relay
   const door = await openDoor(() => relay?.url ?? null)
   const { url } = door
@@ -90,7 +90,7 @@ export async function messengers(): Promise<Messengers> {
         await running?.close()
       },
       async start(config) {
-        relay = await testRelay({ db, ...(config && { config }) })
+        relay = await testRelay({ db, config: { strangers, ...config } })
       },
     },
     async close() {
