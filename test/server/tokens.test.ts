@@ -176,16 +176,16 @@ describe('signing keys', () => {
       await tx`lock table signing_keys in access exclusive mode`
       await opened
     })
-    const waiting = async () => {
+    // Of this database: the others of this run were cloned from the same one, and their tables have the same number.
+    const locks = async (granted: boolean) => {
       const [row] = await database.writer`
-        select count(*)::int as n from pg_locks where relation = 'signing_keys'::regclass and not granted`
+        select count(*)::int as n from pg_locks where relation = 'signing_keys'::regclass and granted = ${granted}
+          and database = (select oid from pg_database where datname = current_database())`
       return row!.n as number
     }
-    while (
-      (await database.writer`select 1 from pg_locks where relation = 'signing_keys'::regclass and granted`).length === 0
-    );
+    while ((await locks(true)) === 0);
     const nodes = [database, second].map(({ sql }) => openTokens({ sql, realm: REALM, nowMs: NOW }))
-    while ((await waiting()) < 2);
+    while ((await locks(false)) < 2);
     open()
     const [a, b] = (await Promise.all(nodes)) as [Tokens, Tokens]
     await holding
