@@ -15,7 +15,7 @@ const MiB = 1024 * 1024
 let relay: TestRelay
 let rig: Rig
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
   rig = await openRig(relay.db)
 })
 afterAll(async () => {

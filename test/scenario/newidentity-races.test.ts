@@ -24,7 +24,7 @@ let from: Socket
 let direct: string
 let group: string
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
 })
 beforeEach(async () => {
   ;[alice, bob, carol] = await Promise.all([Client.register(relay), Client.register(relay), Client.register(relay)])

@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => db.close())
 
 it('a change that commits while the relay shuts down is answered', async () => {
-  const relay = await testRelay({ db })
+  const relay = await testRelay({ db, lockMs: 60_000 })
   const { alice, conversation } = await pair(relay)
   const held = await holdLocks(
     db.database.sql,

@@ -11,7 +11,7 @@ let relay: TestRelay
 let users: Pair
 let others: Pair
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
   users = await pair(relay)
   others = await pair(relay)
 })

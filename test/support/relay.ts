@@ -29,6 +29,7 @@ type Options = {
   time?: Time
   nodes?: Nodes
   leaving?: Leaving
+  lockMs?: number
 }
 
 /**
@@ -36,6 +37,7 @@ type Options = {
  * @param options.config changes to what an empty environment gives without limits. @param options.db for a second node or a restart.
  * @param options.time clock and timers of what is gathered. @param options.nodes what several nodes have in common.
  * @param options.leaving clock, timers and chance of close(); the machine's unless given.
+ * @param options.lockMs how long it waits for a lock; the relay's own 2 s unless said. For stories that hold one meanwhile.
  */
 export async function testRelay(options: Options = {}): Promise<TestRelay> {
   const db = options.db ?? (await testDatabase())
@@ -72,9 +74,10 @@ async function startOne(options: Options, db: TestDatabase, logged: string[]): P
     ...options.config,
   }
   const observe = openObserve({ level: 'debug', format: 'json', write: (line) => logged.push(line) })
-  const { clock, time, nodes, leaving } = options
+  const { clock, time, nodes, leaving, lockMs } = options
   const more = { ...(clock && { clock }), ...(time && { time }), ...(nodes && { nodes }), ...(leaving && { leaving }) }
-  const relay = await startRelay(config, { databaseUrl: db.url, observe, ...more })
+  const databaseUrl = lockMs === undefined ? db.url : `${db.url}?lock_timeout=${lockMs}`
+  const relay = await startRelay(config, { databaseUrl, observe, ...more })
   return {
     url: relay.url,
     socketUrl: `${relay.url.replace(/^http/, 'ws')}/v1/ws`,
