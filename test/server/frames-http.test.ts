@@ -212,7 +212,7 @@ describe('how much at once [C-9.4]', () => {
     )
     await new Promise((resolve) => slow.write(body.subarray(0, 1000), resolve))
     // Behind these it was let in.
-    for (let i = 0; i < 3; i++) await postAck(alice)
+    for (let i = 0; i < 3; i++) await postAck(alice, randomBytes(16))
     const second = await post(alice, large())
     expect(refused(second)).toEqual([429, 'RATE_LIMITED'])
     expect(second.frame!.error!.retryAfterMs).toBeGreaterThan(0)
