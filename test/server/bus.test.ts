@@ -37,7 +37,9 @@ function throughRedis(name: string, servers: 1 | 3): Implementation {
       redis ??= await startRedis({ servers })
       const { urls, cluster } = redis
       return async () => {
-        const node = await openRedis({ urls, cluster, time: systemTime(), report, onLost: () => {} })
+        // A Redis that waits for its turn is no Redis that is away: nothing here is lost.
+        const waits = { commandMs: 20_000, silenceMs: 20_000 }
+        const node = await openRedis({ urls, cluster, time: systemTime(), report, onLost: () => {}, ...waits })
         connected.push(node)
         return node
       }
