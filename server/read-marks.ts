@@ -11,6 +11,8 @@ export type Marked =
       standing: 'member'
       /** The mark stands there now and did not before; false: it stood there or further on. */
       moved: boolean
+      /** It stood there before, at this very message. */
+      stands: boolean
       /** Where it stood; null = nowhere. A hint: another mark of the same member may have come between. */
       previous: Uuid | null
       /** Others may know of it. [G-4.3] */
@@ -20,7 +22,13 @@ export type Marked =
   | { standing: 'former' | 'invited' | 'none' | 'unknown message' }
 
 type Waiting = ReadUpTo & { resolve(marked: Marked): void; reject(error: unknown): void }
-type Row = { state: string | null; named: boolean; previous: Uuid | null; shown: boolean; moved: boolean }
+type Row = Pick<ReadUpTo, 'messageId'> & {
+  state: string | null
+  named: boolean
+  previous: Uuid | null
+  shown: boolean
+  moved: boolean
+}
 
 /** Marks in one statement. */
 const STATEMENT_MAX = 500
@@ -80,16 +88,16 @@ export class ReadMarks {
         where r.read_up_to < excluded.read_up_to
         returning conversation_id, user_id, read_up_to
       )
-      select a.state, a.previous, a.shown, a.named or a.m <= a.previous as named, v.read_up_to is not null as moved
+      select a.m as "messageId", a.state, a.previous, a.shown, a.named or a.m <= a.previous as named, v.read_up_to is not null as moved
       from asked a left join moved v on v.conversation_id = a.c and v.user_id = a.u and v.read_up_to = a.m order by a.i`
   }
 }
 
-function markedOf({ state, named, previous, shown, moved }: Row): Marked {
+function markedOf({ messageId, state, named, previous, shown, moved }: Row): Marked {
   if (state === null) return { standing: 'none' }
   if (state === 'invited') return { standing: 'invited' }
   if (state !== 'active' && state !== 'pending') return { standing: 'former' }
   // At or before the mark it changes nothing, also when the message is long forgotten. [G-4.1]
   if (!named) return { standing: 'unknown message' }
-  return { standing: 'member', moved, previous, shown }
+  return { standing: 'member', moved, stands: previous === messageId, previous, shown }
 }

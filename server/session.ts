@@ -245,12 +245,15 @@ export class Session {
    * @returns false when it was: before Hello, after the end, and while much lies unsent.
    */
   signal(frame: Outgoing): boolean {
-    if (this.state === 'closed') return false
-    if (this.state === 'starting' || this.connection.bufferedBytes() > SIGNALS_MAX_BYTES) {
-      this.deps.onLeftOut(frame.kind)
-      return false
-    }
-    return this.connection.send(frame)
+    if (this.takesSignals) return this.connection.send(frame)
+    if (this.state !== 'closed') this.deps.onLeftOut(frame.kind)
+    return false
+  }
+
+  /** Whether `signal` would send one now. */
+  get takesSignals(): boolean {
+    if (this.state === 'closed' || this.state === 'starting') return false
+    return this.connection.bufferedBytes() <= SIGNALS_MAX_BYTES
   }
 
   /** Ends the session; nothing is sent after the close frame. */

@@ -10,6 +10,7 @@ import type { Sessions } from '../sessions.ts'
 import { encodeSignal, type ReadMark } from '../signal-codec.ts'
 import type { Time } from '../time.ts'
 import type { Feature } from './feature.ts'
+import { OwnReads } from './own-reads.ts'
 
 export type ReceiptsDeps = {
   marks: Pick<ReadMarks, 'move'>
@@ -35,6 +36,7 @@ type Gathered = { after: Uuid | null; upTo: Uuid }
 /** The feature of ReadReceipt. */
 export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
   const gathered = new Map<Uuid, Gathered>()
+  const ownReads = new OwnReads(deps)
   let cancel: (() => void) | null = null
 
   function gather(conversationId: Uuid, after: Uuid | null, upTo: Uuid): void {
@@ -69,21 +71,24 @@ export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
       const marked = await deps.marks.move({ userId, conversationId, messageId })
       if (marked.standing !== 'member') throw refusalOf(marked.standing)
       session.connection.send(encodeSignal.readReceiptCommitted(requestId))
-      if (!marked.moved) return
-      deps.onRead(session, { conversationId, messageId })
-      deps.bus.publish({ kind: 'ownRead', userId, deviceKey, conversationId, messageId })
-      if (marked.shown) gather(conversationId, marked.previous, messageId)
+      const ownRead = { userId, deviceKey, conversationId, messageId }
+      // Whoever lost the answer repeats it: the mark may have been committed by a node that ended before it told anybody.
+      if (!marked.moved && !(marked.stands && !ownReads.wasTold(ownRead))) return
+      if (marked.moved) deps.onRead(session, { conversationId, messageId })
+      deps.bus.publish({ kind: 'ownRead', ...ownRead })
+      if (marked.shown) gather(conversationId, marked.moved ? marked.previous : null, messageId)
     },
 
     hear(hint) {
-      if (hint.kind !== 'ownRead') return
-      const { userId, deviceKey, conversationId, messageId } = hint
-      const frame = encodeSignal.statusUpdate(0, [], [{ conversationId, messageId }])
-      for (const session of deps.sessions.ofUser(userId))
-        if (session.caller.deviceKey !== deviceKey) session.signal(frame)
+      if (hint.kind === 'ownRead') ownReads.tell(hint)
     },
 
-    stop: () => cancel?.(),
+    gone: (session) => ownReads.gone(session),
+
+    stop() {
+      cancel?.()
+      ownReads.stop()
+    },
   }
 }
 

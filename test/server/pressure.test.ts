@@ -2,17 +2,20 @@
 import { randomUUID } from 'node:crypto'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { sealpost } from '../../proto/generated/relay.js'
+import { uuidFromBytes } from '../../proto/ids.ts'
 import { BUFFERED_MAX_BYTES } from '../../proto/limits.ts'
 import type { Bus, Hint } from '../../server/bus/bus.ts'
 import { openLocalHub } from '../../server/bus/local.ts'
 import { openLocalPresence } from '../../server/bus/presence.ts'
 import { type AnyFeature, type Features, openFeatures } from '../../server/features/feature.ts'
 import { presence } from '../../server/features/presence.ts'
+import { receipts } from '../../server/features/receipts.ts'
 import { status } from '../../server/features/status.ts'
 import { typing } from '../../server/features/typing.ts'
 import type { Outgoing } from '../../server/frames.ts'
 import { Queue } from '../../server/queue.ts'
 import { Reach } from '../../server/reach.ts'
+import { ReadMarks } from '../../server/read-marks.ts'
 import { Session } from '../../server/session.ts'
 import { Sessions } from '../../server/sessions.ts'
 import { encodeSignal } from '../../server/signal-codec.ts'
@@ -273,4 +276,62 @@ it('status waits for better times', async () => {
   busy = false
   await pass(time, 1_000)
   expect(ann.kinds()).toEqual(['statusUpdate'])
+})
+
+describe('a mark for one’s other devices [G-4.2]', () => {
+  const [userId, conversationId, other] = [randomUUID(), randomUUID(), randomUUID()]
+  const ids = [1, 2, 3].map((n) => `01900000-0000-7000-8000-00000000000${n}`)
+  const told = (sent: Outgoing[]) =>
+    sent.flatMap((frame) => {
+      const { ownReads } = sealpost.v1.ServerFrame.decode(frame.bytes).statusUpdate!
+      return ownReads!.map((each) => [uuidFromBytes(each.conversationId!), uuidFromBytes(each.messageId!)])
+    })
+  const mark = (deviceKey: number, messageId: string | undefined, where = conversationId) =>
+    bus.publish({ kind: 'ownRead', userId, deviceKey, conversationId: where, messageId: messageId! })
+  beforeEach(() =>
+    open(
+      receipts({
+        ...parts(),
+        marks: new ReadMarks(null as never),
+        rosters: { recent: async () => null },
+        onRead() {},
+      }),
+    ),
+  )
+
+  it('is kept while too much lies unsent: the last of each conversation, in one frame, once', async () => {
+    const [reader, slow] = [connect(userId), connect(userId)]
+    const by = reader.session.caller.deviceKey
+    slow.device.unsent = BUFFERED_MAX_BYTES
+    for (const id of [ids[0], ids[2], ids[1]]) mark(by, id)
+    mark(by, ids[1], other)
+    await pass(time, 2_000)
+    expect(slow.sent).toEqual([])
+    slow.device.unsent = 0
+    await pass(time, 1_000)
+    expect([slow.sent.length, told(slow.sent)]).toEqual([
+      1,
+      [
+        [conversationId, ids[2]],
+        [other, ids[1]],
+      ],
+    ])
+    expect(reader.sent).toEqual([])
+    await pass(time, 5_000)
+    expect(slow.sent).toHaveLength(1)
+    expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it('is kept for who waits for the first read, and nothing is for who is gone', async () => {
+    const [reader, coming, going] = [connect(userId), connect(userId, 'starting'), connect(userId, 'starting')]
+    mark(reader.session.caller.deviceKey, ids[0])
+    await pass(time, 1_000)
+    going.session.over()
+    sessions.remove(going.session)
+    features.gone(going.session)
+    coming.session.state = 'live'
+    await pass(time, 1_000)
+    expect([told(coming.sent), going.sent]).toEqual([[[conversationId, ids[0]]], []])
+    expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  })
 })
