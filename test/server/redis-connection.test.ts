@@ -12,6 +12,8 @@ import { openProxy } from '../support/proxy.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 
 const SILENCE_MS = 300
+/** Long enough for all that silence ends, also where this process did not get its turn for a second. */
+const PAUSE_MS = 8 * SILENCE_MS
 const opened: { close(): Promise<void> }[] = []
 afterEach(async () => {
   for (const each of opened.splice(0).reverse()) await each.close()
@@ -78,7 +80,8 @@ describe('linking across nodes', () => {
     opened.push(redis)
     const [time, reported] = [new FakeTime(), [] as unknown[]]
     async function join(): Promise<JoinedRendezvous> {
-      const nodes = await open(redis)
+      // What is handed over is said once: nobody is to be taken for silent here.
+      const nodes = await open(redis, { silenceMs: 10_000 })
       const bus = end(nodes, (hint) => rendezvous.hear(hint))
       const report = (error: unknown): void => void reported.push(error)
       const rendezvous = joinRendezvous(openRendezvous(), { bus, places: nodes.places, time, report })
@@ -132,7 +135,7 @@ describe('a cluster', () => {
     await untilHeard()
     const before = await connections()
     expect(before.length).toBeGreaterThanOrEqual(4)
-    await redis.command('client', 'pause', `${4 * SILENCE_MS}`)
+    await redis.command('client', 'pause', `${PAUSE_MS}`)
     await redis.command('ping')
     await untilHeard()
     const after = new Set(await connections())

@@ -8,7 +8,8 @@ import type { ScriptedRelay, Sent } from './relay.ts'
 type Send = NonNullable<ClientBody['signalMessage']>
 type Address = { userId: Uint8Array; deviceId: number; registrationId: number }
 
-const ROUND_MS = 500
+/** For a pong: only who answers no pings at all is waited for in vain, others may be busy. */
+const ROUND_MS = 3_000
 
 const hex = (bytes: Uint8Array | null | undefined): string => Buffer.from(bytes ?? []).toString('hex')
 const nameOf = (each: Recipient | Address): string => `${hex(each.userId)}.${each.deviceId}`
