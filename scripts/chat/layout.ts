@@ -4,13 +4,12 @@ import { bannerOf } from './banner.ts'
 import { hintsFor } from './commands.ts'
 import { textOf } from './editor.ts'
 import { typingOf } from './lines.ts'
-import { type Chat, draftOf, type Line, openChat, type Panel, type State } from './model.ts'
+import { type Chat, draftOf, type Line, openChat, type Panel, SIDE_FROM_COLUMNS, type State } from './model.ts'
 import { widthOf, wrap } from './text.ts'
 import { transcript } from './transcript.ts'
 
 /** Below this nothing sensible can be drawn. */
 export const LEAST = { columns: 24, rows: 8 }
-const SIDE_FROM_COLUMNS = 60
 const INPUT_ROWS_MAX = 5
 const HINTS_MAX = 6
 const TOAST_ROWS_MAX = 4

@@ -1,6 +1,16 @@
 // Single lines around the transcript: connection, title, who is typing, which keys do what.
 import { labelOf, peerOf, titleOf } from './labels.ts'
-import { type Chat, failedIn, isRequest, type Line, openChat, type Span, STRANGER, type State } from './model.ts'
+import {
+  type Chat,
+  failedIn,
+  isRequest,
+  type Line,
+  openChat,
+  SIDE_FROM_COLUMNS,
+  type Span,
+  STRANGER,
+  type State,
+} from './model.ts'
 import { safeLine } from './text.ts'
 
 /** How the connection is. */
@@ -54,6 +64,12 @@ export function placeholderOf(state: State): string {
   return chat.kind === 'direct' ? 'Answer to accept; /decline or /block' : '/join to accept; /decline or /block'
 }
 
+// Where the list of conversations shows it nothing needs to be said.
+function newsOf({ chats, open, size }: State): string {
+  const count = chats.filter(({ id, unread }) => id !== open && unread > 0).length
+  return count > 0 && size.columns < SIDE_FROM_COLUMNS ? ` (${count} new)` : ''
+}
+
 /** The keys that do something now. */
 export function footerOf(state: State): string {
   if (state.panel?.confirm) return ' y yes · n no · ↑↓ scroll'
@@ -64,7 +80,7 @@ export function footerOf(state: State): string {
     asks ? (chat.kind === 'direct' ? 'Enter send and accept' : '/join accept') : 'Enter send',
     ...(chat && failedIn(chat).length > 0 ? ['Ctrl+R send failed again'] : []),
     ...(state.connection.name === 'offline' ? ['Ctrl+T connect now'] : []),
-    ...(state.chats.length > (chat ? 1 : 0) ? ['Tab next'] : []),
+    ...(state.chats.length > (chat ? 1 : 0) ? [`Tab next${newsOf(state)}`] : []),
     'PgUp scroll',
     '? help',
     'Ctrl+C quit',

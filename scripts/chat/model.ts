@@ -104,6 +104,9 @@ export const NOTHING_ASKED: Asked = { requests: {}, blocked: [], unwanted: {} }
 /** Nothing is known. */
 export const STRANGER: Person = { username: '', isChecked: false, isVerified: false, hasNewKey: false, isOnline: false }
 
+/** On narrower screens there is no list of conversations. */
+export const SIDE_FROM_COLUMNS = 60
+
 /** The conversation on the screen. */
 export const openChat = (state: Pick<State, 'chats' | 'open'>): Chat | null =>
   state.chats.find(({ id }) => id === state.open) ?? null

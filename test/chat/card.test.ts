@@ -163,6 +163,8 @@ it('who asks stands apart and last, without a word of what was written, and take
   expect(side(unread)).toEqual([' Conversations', '›  carol', ' Requests · 1', ' ? bob           10'])
   expect(side(unread).join()).not.toContain('text')
   expect(given(unread, { type: 'move', by: 1 }).open).toBe('b')
+  expect(footerOf(unread)).toContain('Tab next ·')
+  expect(footerOf(given(unread, { type: 'size', columns: 40, rows: 24 }))).toMatch(/^ Enter send · Tab next \(1 new\)/)
   // With the answer he is one of them.
   expect(side(given(unread, message('b', ME, 5)))).toEqual([' Conversations', '   bob           10', '›  carol'])
 
