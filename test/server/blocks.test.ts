@@ -13,11 +13,14 @@ import { pass, progress, progressOf, read, send, take, told, typing, unasked, wa
 
 const { ErrorCode } = sealpost.v1
 const time = new FakeTime()
+const shared = openLocalPresence()
+/** Asks the store as a third node would. */
+const outside = shared()
 const nodes = {
   bus: openLocalHub((error) => {
     throw error
   }),
-  presence: openLocalPresence(),
+  presence: shared,
 }
 let relay: TestRelay
 let far: TestRelay
@@ -160,6 +163,8 @@ describe('signals [V-7.3]', () => {
     const group = await ann.group([bob, cy])
     const c = await live(cy)
     await clear(a, b)
+    // What they show of themselves is read after Hello.
+    while ((await outside.online([ann.userId, bob.userId])).size < 2) await a.fence()
     expect(await watch(b, ann)).toEqual({ [ann.userId]: true })
     expect(await watch(a, bob)).toEqual({ [bob.userId]: true })
     await block()
