@@ -13,7 +13,7 @@ const { ErrorCode } = sealpost.v1
 let relay: TestRelay
 let bystander: Client
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
   bystander = await Client.register(relay)
 })
 afterAll(() => relay.close())

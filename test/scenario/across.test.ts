@@ -24,7 +24,7 @@ describe('one consumer per device, I6', () => import('./displacement.test.ts').t
 describe('two nodes named', () => {
   let cluster: TestCluster
   beforeAll(async () => {
-    cluster = await testCluster({ nodes: 2, proxied: false })
+    cluster = await testCluster({ nodes: 2, proxied: false, lockMs: 60_000 })
   })
   afterAll(() => cluster?.close())
 

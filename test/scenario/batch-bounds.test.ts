@@ -4,24 +4,18 @@ import { sealpost } from '../../proto/generated/relay.js'
 import { holdLocks } from '../server/barrier.ts'
 import { deviceKeyOf, waitingFor } from '../support/backlog.ts'
 import { Client, type ServerFrame } from '../support/client.ts'
-import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { queueFaults } from '../support/node.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 
 const { ErrorCode, Scope } = sealpost.v1
 const MIB = 1024 * 1024
 
-let db: TestDatabase
 let relay: TestRelay
 beforeAll(async () => {
-  db = await testDatabase()
-  // The locks are held while 90 MiB are on their way, which takes what it takes: the relay must not give up on them after its 2 s.
-  relay = await testRelay({ db: { ...db, url: `${db.url}?lock_timeout=60000` } })
+  // The locks are held while 90 MiB are on their way, which takes what it takes.
+  relay = await testRelay({ lockMs: 60_000 })
 })
-afterAll(async () => {
-  await relay?.close()
-  await db?.close()
-})
+afterAll(() => relay?.close())
 
 const overloaded = (frame: ServerFrame) => frame.error?.code === ErrorCode.ERROR_CODE_OVERLOADED
 

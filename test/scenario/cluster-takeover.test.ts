@@ -16,7 +16,7 @@ let from: Socket
 let bobKey: number
 
 beforeAll(async () => {
-  cluster = await testCluster()
+  cluster = await testCluster({ lockMs: 60_000 })
   ;[one, two, three] = cluster.nodes
 })
 afterAll(() => cluster?.close())

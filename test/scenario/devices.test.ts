@@ -11,7 +11,7 @@ const { ErrorCode } = sealpost.v1
 
 let relay: TestRelay
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
 })
 afterAll(() => relay?.close())
 

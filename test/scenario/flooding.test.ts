@@ -13,7 +13,7 @@ const OVERLOADED = 10
 
 let relay: TestRelay
 beforeAll(async () => {
-  relay = await testRelay()
+  relay = await testRelay({ lockMs: 60_000 })
 })
 afterAll(() => relay.close())
 

@@ -46,8 +46,8 @@ export type TestCluster = {
 /**
  * @param options.nodes how many; 3 unless said. @param options.servers Redis servers: 3 are a cluster, which is not proxied.
  * @param options.proxied false: straight to Redis, for measurements; nothing can be cut off then.
- * @param options.time of all nodes. @param options.leaving of their ways down. @param options.db a database that is there already, kept
- * at the end.
+ * @param options.time of all nodes. @param options.leaving of their ways down. @param options.lockMs how long they wait for a lock.
+ * @param options.db a database that is there already, kept at the end.
  */
 export async function testCluster(
   options: {
@@ -57,10 +57,11 @@ export async function testCluster(
     config?: Partial<Config>
     time?: Time
     leaving?: Leaving
+    lockMs?: number
     db?: TestDatabase
   } = {},
 ): Promise<TestCluster> {
-  const { servers = 1, proxied = servers === 1, config = {}, time, leaving } = options
+  const { servers = 1, proxied = servers === 1, config = {}, time, leaving, lockMs } = options
   const redis = await startRedis({ servers })
   const db = options.db ?? (await testDatabase())
   const nodes: ClusterNode[] = []
@@ -93,6 +94,7 @@ export async function testCluster(
       nodes: { ...joined, bus },
       ...(time && { time }),
       ...(leaving && { leaving }),
+      ...(lockMs && { lockMs }),
     })
     const relay = await opening.catch(async (error: unknown) => {
       await joined.close()
