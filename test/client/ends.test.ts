@@ -93,7 +93,9 @@ it('the token ends and another can be had: nobody notices', async () => {
   const { it, wire } = await observed()
   const states: string[] = []
   it.on('state', ({ name }) => states.push(name))
-  const bob = await joined(relay, { time: new FakeTime(Date.now() + laterMs) })
+  const his = new Tamper()
+  his.passes = ({ reauthenticate }) => !reauthenticate
+  const bob = await joined(relay, { time: new FakeTime(Date.now() + laterMs), transport: his })
   const conversation = await it.conversations.direct(bob.userId)
   const before = tokensAsked(wire)
   // Asked for is not renewed: until the relay has the new token, the old one's end is the connection's.
@@ -105,7 +107,10 @@ it('the token ends and another can be had: nobody notices', async () => {
   })
   laterMs += HOUR_MS - 20_000
   await renewed
+  // Whose token was not renewed is sent away, in the round that finds the other's good.
+  const ended = until(bob, 'state', ({ name }) => name !== 'live')
   laterMs += 30_000
+  await ended
   await say(it, conversation, 'still there')
   expect([states, wire.tokens.length, tokensAsked(wire) - before]).toEqual([[], 1, 1])
   await Promise.all([it.close(), bob.close()])
