@@ -15,8 +15,8 @@ afterAll(() => relay.close())
 
 it('live goes on behind a page and a catch-up whose answers come in one piece', async () => {
   const { alice, bob, conversation } = await pair(relay)
-  // One connection: what is asked at once is answered one behind the other.
-  const database = openDatabase(relay.db.url, { sql: 2, writer: 2, acker: 1, reader: 1 })
+  // One connection: what is asked at once is answered one behind the other, and waits for the lock as long as it is held.
+  const database = openDatabase(`${relay.db.url}?lock_timeout=60000`, { sql: 2, writer: 2, acker: 1, reader: 1 })
   const rig = await openRig({ ...relay.db, database })
   const { socket, session } = await rig.connect(bob)
   const commit = () => commitUnannounced(relay.db.database.sql, { from: alice, to: bob, conversation, count: 1 })
