@@ -13,11 +13,13 @@ const SENTENCES: Partial<Record<string, string>> = {
   UNAUTHENTICATED: 'The relay does not know this device.',
 }
 
+/** Whether nothing is wrong but the connection. */
+export const isOfConnection = (error: unknown): boolean => error instanceof Unreachable || error instanceof Disconnected
+
 /** What went wrong, in one line. */
 export function sentenceOf(error: unknown): string {
   if (error instanceof Refusal) return error.message
-  if (error instanceof Unreachable || error instanceof Disconnected)
-    return 'The relay does not answer; this needs a connection. Ctrl+T tries again.'
+  if (isOfConnection(error)) return 'The relay does not answer; this needs a connection. Ctrl+T tries again.'
   if (error instanceof OutboxFull) return 'Too many messages wait to be sent already.'
   if (error instanceof InvalidUsername) return `That cannot be a username: ${NAME_RULE}.`
   if (!(error instanceof RelayError)) return safeLine(error instanceof Error ? error.message : String(error))

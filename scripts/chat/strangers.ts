@@ -3,8 +3,11 @@ import { RelayError } from '../../client/index.ts'
 import { titleOf } from './labels.ts'
 import type { Messenger } from './messenger.ts'
 import type { Asked } from './model.ts'
+import { isOfConnection, sentenceOf } from './refusals.ts'
 
 const AGAIN_AFTER_MS = 5_000
+/** Refusals that time mends. */
+const PASSING = new Set(['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE', 'INTERNAL'])
 
 /** Strangers of one messenger. */
 export class Strangers {
@@ -43,7 +46,10 @@ export class Strangers {
     try {
       await this.refresh()
     } catch (error) {
-      if (!this.isStopped && error instanceof RelayError) this.again(Math.max(AGAIN_AFTER_MS, error.retryAfterMs))
+      if (this.isStopped) return false
+      if (error instanceof RelayError && PASSING.has(error.code))
+        this.again(Math.max(AGAIN_AFTER_MS, error.retryAfterMs))
+      else if (!isOfConnection(error)) this.messenger.say(sentenceOf(error), 'bad')
     }
     return !this.isStopped
   }
