@@ -37,6 +37,16 @@ export const unreadConversations = (tx: Transaction, limit: number): Uuid[] =>
     .slice(0, limit)
     .map(({ id }) => id)
 
+/** Conversations in which something counts as unread at or before the mark. */
+export const contradictions = (tx: Transaction): Uuid[] =>
+  counts
+    .scan(tx)
+    .map(({ key }) => key)
+    .filter((id) => {
+      const oldest = unread.scan(tx, { prefix: `${id}/`, limit: 1 })[0]?.key.split('/')[1]
+      return oldest !== undefined && oldest <= (marks.get(tx, id) ?? '')
+    })
+
 /** Moves the mark, forward only; what lies at or before it is read. @param isTold the relay said it. @returns whether it moved. [G-4.1] */
 export function advanceMark(tx: Transaction, conversationId: Uuid, messageId: Uuid, isTold: boolean): boolean {
   takeRead(tx, conversationId, messageId)

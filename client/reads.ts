@@ -4,6 +4,7 @@ import { isUuid, type Uuid } from '../proto/ids.ts'
 import type { Core } from './core.ts'
 import {
   advanceMark,
+  contradictions,
   countUnread,
   forgetTold,
   newestUnread,
@@ -13,6 +14,7 @@ import {
 } from './marks.ts'
 import { isMessageOf } from './messages.ts'
 import { askPatiently, Errand, type Signal } from './signal.ts'
+import type { Cancel } from './time.ts'
 import { idBytes, idOf, type ServerFrame } from './wire.ts'
 
 /** Another device of one's own user has read everything up to that message. */
@@ -20,6 +22,12 @@ export type ReadEvent = { conversationId: Uuid; messageId: Uuid }
 
 /** Conversations whose mark is asked for on one connection: those with the newest unread messages. */
 const ASKED_MAX = 50
+/** The frames that tell of other devices are hints, and one that is lost is told by no other: so often it is asked, more or less. */
+const AGAIN_MS = 10 * 60_000
+/** Conversations asked about then; the next ones the next time. */
+const AGAIN_MAX = 10
+/** After such a frame: it can come before the message it is about, which then counts as unread. */
+const SOON_MS = 7_000
 /** A message from later than this is none: it would make all that comes before it read. */
 const AHEAD_MS = 10 * 60_000
 
@@ -28,12 +36,17 @@ export class Reads implements Signal {
   private readonly core: Core
   private readonly telling: Errand
   private readonly learning: Errand
+  private readonly correcting: Errand
   private isTelling = false
+  private again: Cancel = () => {}
+  private soon: Cancel | null = null
+  private turn = 0
 
   constructor(core: Core, fail: (error: unknown) => void) {
     this.core = core
     this.telling = new Errand(fail)
     this.learning = new Errand(fail)
+    this.correcting = new Errand(fail)
   }
 
   /** Everything up to that message is read, by the relay's message_id; absent = everything that came. @throws Error for a message that is not known in it. */
@@ -60,22 +73,34 @@ export class Reads implements Signal {
 
   live(): void {
     this.tell()
-    this.learning.begin((isWanted) => this.learn(isWanted))
+    this.learning.begin((isWanted) => this.learn(this.unreadOnes(), isWanted))
+    this.learnAgain()
   }
 
   lost(): void {
+    this.again()
+    this.soon?.()
+    this.soon = null
     this.telling.end()
     this.learning.end()
+    this.correcting.end()
     this.isTelling = false
   }
 
   take({ statusUpdate }: ServerFrame): void {
-    for (const { conversationId, messageId } of statusUpdate?.ownReads ?? [])
-      this.apply(idOf(conversationId), idOf(messageId))
+    const ownReads = statusUpdate?.ownReads ?? []
+    for (const { conversationId, messageId } of ownReads) this.apply(idOf(conversationId), idOf(messageId))
+    if (ownReads.length === 0) return
+    this.soon ??= this.core.time.after(SOON_MS, () => {
+      this.soon = null
+      this.correcting.begin(async (isWanted) => {
+        await this.learn(this.core.storage.transaction(contradictions).slice(0, ASKED_MAX), isWanted)
+      })
+    })
   }
 
   async idle(): Promise<void> {
-    await Promise.all([this.telling.idle(), this.learning.idle()])
+    await Promise.all([this.telling.idle(), this.learning.idle(), this.correcting.idle()])
   }
 
   private tell(): void {
@@ -114,10 +139,26 @@ export class Reads implements Signal {
     }
   }
 
+  private unreadOnes(): Uuid[] {
+    return this.core.storage.transaction((tx) => unreadConversations(tx, ASKED_MAX))
+  }
+
+  private learnAgain(): void {
+    const { time } = this.core
+    this.again = time.after(AGAIN_MS * (0.75 + time.random() / 2), () => {
+      this.learning.begin(async (isWanted) => {
+        const all = this.unreadOnes()
+        const from = all.length > AGAIN_MAX ? (this.turn++ * AGAIN_MAX) % all.length : 0
+        await this.learn([...all.slice(from), ...all.slice(0, from)].slice(0, AGAIN_MAX), isWanted)
+      })
+      this.learnAgain()
+    })
+  }
+
   // What was read elsewhere while this device was away comes in no frame. [G-4.2]
-  private async learn(isWanted: () => boolean): Promise<void> {
-    const { storage, account } = this.core
-    for (const id of storage.transaction((tx) => unreadConversations(tx, ASKED_MAX))) {
+  private async learn(ids: Uuid[], isWanted: () => boolean): Promise<void> {
+    const { account } = this.core
+    for (const id of ids) {
       if (!isWanted()) return
       let upTo: Uuid | null | undefined
       try {
@@ -135,8 +176,11 @@ export class Reads implements Signal {
   private apply(conversationId: Uuid, messageId: Uuid): void {
     if (!isUuid(conversationId) || !isUuid(messageId)) return
     if (timeOf(messageId) > this.core.account.now() + AHEAD_MS) return
-    const moved = this.core.storage.transaction((tx) => advanceMark(tx, conversationId, messageId, true))
-    if (moved) this.core.events.emit('read', { conversationId, messageId })
+    const isNews = this.core.storage.transaction((tx) => {
+      const before = countUnread(tx, conversationId)
+      return advanceMark(tx, conversationId, messageId, true) || countUnread(tx, conversationId) !== before
+    })
+    if (isNews) this.core.events.emit('read', { conversationId, messageId })
   }
 }
 
