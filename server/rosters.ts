@@ -82,6 +82,8 @@ export class Rosters {
   private readonly cache = new Map<Uuid, Roster>()
   private cachedDevices = 0
   private waiting = new Map<Uuid, Waiting>()
+  /** Under way: the ids of each query, without those dropped since, of which it may say what was before. */
+  private readonly reads = new Set<Set<Uuid>>()
 
   constructor(sql: Sql) {
     this.sql = sql
@@ -100,6 +102,11 @@ export class Rosters {
 
   /** Forgets a roster: its conversation, its members or their devices changed. */
   drop(conversationId: Uuid): void {
+    for (const ids of this.reads) ids.delete(conversationId)
+    this.forget(conversationId)
+  }
+
+  private forget(conversationId: Uuid): void {
     const held = this.cache.get(conversationId)
     if (!held) return
     this.cache.delete(conversationId)
@@ -130,6 +137,8 @@ export class Rosters {
 
   private async read(batch: [Uuid, Waiting][]): Promise<void> {
     const readAtMs = performance.now()
+    const current = new Set(batch.map(([id]) => id))
+    this.reads.add(current)
     try {
       const rows = await this.sql<Row[]>`
         select x.id, r.*, (
@@ -139,21 +148,23 @@ export class Rosters {
       const found = new Map(rows.map((row) => [row.id, fromRow(row, readAtMs)]))
       for (const [id, { settle }] of batch) {
         const roster = found.get(id) ?? null
-        if (roster) this.hold(roster)
+        if (roster && current.has(id)) this.hold(roster)
         settle(roster)
       }
     } catch (error) {
       for (const [, { fail }] of batch) fail(error)
+    } finally {
+      this.reads.delete(current)
     }
   }
 
   private hold(roster: Roster): void {
-    this.drop(roster.conversationId)
+    this.forget(roster.conversationId)
     this.cache.set(roster.conversationId, roster)
     this.cachedDevices += roster.devices.length
     for (const oldest of this.cache.keys()) {
       if (this.cachedDevices <= CACHE_MAX_DEVICES) break
-      this.drop(oldest)
+      this.forget(oldest)
     }
   }
 }

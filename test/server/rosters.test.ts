@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Rosters } from '../../server/rosters.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { conversations, converse, type Person, populate } from '../support/population.ts'
+import { holdLocks } from './barrier.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
@@ -134,6 +135,20 @@ describe('the cache', () => {
     rosters.drop(id)
     expect((await rosters.load(id))!.devices).toHaveLength(2)
     expect(rosters.cached(id)!.devices).toHaveLength(2)
+  })
+
+  it('keeps nothing that was read before it was told to drop it, however late the answer comes', async () => {
+    const id = await converse(sql(), await populate(sql(), 3))
+    const rosters = new Rosters(sql())
+    const held = await holdLocks(sql(), (tx) => tx`lock table conversation_members in access exclusive mode`)
+    const loading = rosters.load(id)
+    await held.waiting(1)
+    rosters.drop(id)
+    await held.release()
+    expect((await loading)!.devices).toHaveLength(3)
+    expect(rosters.cached(id)).toBe(undefined)
+    await rosters.load(id)
+    expect(rosters.cached(id)!.devices).toHaveLength(3)
   })
 
   it('a failing database fails the loads of that turn and no later one', async () => {
