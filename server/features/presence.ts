@@ -52,10 +52,14 @@ const STORE_RETRY_MS = 2_000
 export function presence(deps: PresenceDeps): Feature<'presence'> {
   const { store, bus, time, maxPairs = MAX_PAIRS } = deps
   const arrivals = new Arrivals(deps)
-  let joining: Promise<void>[] = []
+  /** By user, until hints of him come: also of whom another watch was the first to ask for. */
+  const joining = new Map<Uuid, Promise<void>>()
   const watches = new Watches((userId, on) => {
-    if (on) joining.push(bus.join(`presence:${userId}`))
-    else bus.leave(`presence:${userId}`)
+    if (!on) return bus.leave(`presence:${userId}`)
+    const joined = bus.join(`presence:${userId}`).then(() => {
+      if (joining.get(userId) === joined) joining.delete(userId)
+    })
+    joining.set(userId, joined)
   })
   /** Of each session the subscription being worked on: the later one wins. */
   const turns = new WeakMap<Session, Promise<void>>()
@@ -78,10 +82,8 @@ export function presence(deps: PresenceDeps): Feature<'presence'> {
     // Again: after a restart everybody asks at once, and all find room before the first has taken his. I10
     requireRoom(userIds.length)
     const watch = watches.open(session, userIds, may, time.now())
-    const joined = Promise.all(joining)
-    joining = []
     try {
-      await joined
+      await Promise.all(userIds.map((each) => joining.get(each)))
       // Listening already: what comes from now on is looked at again.
       const unknown = [...watch.users.keys()].filter((each) => each.isOnline === null)
       const online = await store.online(unknown.map((each) => each.userId))
