@@ -160,7 +160,9 @@ export class Terminal {
   async close(): Promise<void> {
     const isRunning = this.child.exitCode === null && existsSync(this.path('pid'))
     // script(1) puts what it runs into a session of its own.
-    const groups = [this.child.pid!, ...(isRunning ? [Number(readFileSync(this.path('pid'), 'utf8'))] : [])]
+    const inside = isRunning ? Number(readFileSync(this.path('pid'), 'utf8')) : 0
+    // 0 is nobody yet, and would be this process's own group.
+    const groups = [this.child.pid!, inside].filter((group) => group > 0)
     for (const group of groups) reaches(group, 'SIGKILL')
     await this.ended
     while (groups.some((group) => reaches(group, 0))) await new Promise((resolve) => setTimeout(resolve, 10))
