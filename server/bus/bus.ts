@@ -24,6 +24,8 @@ export type Hint =
   | { kind: 'read'; userIds: Uuid[]; conversationId: Uuid; after: Uuid | null; upTo: Uuid }
   /** This user read on, on this device. [G-4.2] */
   | { kind: 'ownRead'; userId: Uuid; deviceKey: number; conversationId: Uuid; messageId: Uuid }
+  /** Hints may have been lost, of this node or of all: what nothing else will ever tell is said again. */
+  | { kind: 'again' }
   /** This user changed what he shows. [H-10] */
   | { kind: 'settings'; userId: Uuid }
   /** This user may have come or gone: the presence store knows. [G-2] */
@@ -77,7 +79,8 @@ export function channelsOf(hint: Hint): Channel[] | null {
       return [`node:${hint.node}`]
     case 'presence':
       return [`presence:${hint.userId}`]
-    // Whichever node was asked by the device last may remember it.
+    // Whichever node was asked by the device last may remember it; whichever has said something may have to say it again.
+    case 'again':
     case 'unlinked':
     case 'conversation':
       return null

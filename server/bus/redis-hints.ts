@@ -6,7 +6,12 @@ import { decodeHint, encodeHint } from './hint-codec.ts'
 import { openLocalHub } from './local.ts'
 
 /** What is used of a connection to Redis. */
-export type Publisher = { spublish(channel: string, message: string): Promise<unknown>; readonly status: string }
+export type Publisher = {
+  spublish(channel: string, message: string): Promise<unknown>
+  on(event: 'ready', listener: () => void): unknown
+  off(event: 'ready', listener: () => void): unknown
+  readonly status: string
+}
 export type Subscriber = {
   ssubscribe(channel: string): Promise<unknown>
   sunsubscribe(channel: string): Promise<unknown>
@@ -46,6 +51,9 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     let inFlight = 0
     let inFlightBytes = 0
     let closed = false
+    /** Hints were lost: of this node, or of any. What nothing else will ever tell is to be said again when they flow. */
+    let lost: 'none' | 'own' | 'any' = 'none'
+    let wasReady = false
 
     const isWanted = (channel: string): boolean =>
       channel === NODES || joined.has(channel.slice(PREFIX.length) as Channel)
@@ -64,8 +72,26 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     const ready = async (): Promise<void> => {
       missed.clear()
       await listenAll([NODES, ...[...joined].map((each) => PREFIX + each)])
+      // What others said meanwhile did not come here.
+      if (wasReady) missing('any')
+      wasReady ||= subscriber.status === 'ready'
     }
-    const again = (): Promise<void> => listenAll([...missed])
+    const again = async (): Promise<void> => {
+      if (missed.size === 0) return
+      await listenAll([...missed])
+      missing('any')
+    }
+    const missing = (whose: 'own' | 'any'): void => {
+      if (lost !== 'any') lost = whose
+      if (whose === 'any') flows()
+    }
+    const flows = (): void => {
+      if (closed || lost === 'none' || publisher.status !== 'ready') return
+      const whose = lost
+      lost = 'none'
+      if (whose === 'any') bus.publish({ kind: 'again' })
+      else local.publish({ kind: 'again' })
+    }
     const hear = (channel: string, message: string): void => {
       const name = channel.slice(PREFIX.length) as Channel
       if (closed || message.startsWith(origin) || (channel !== NODES && !joined.has(name))) return
@@ -79,8 +105,14 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     }
     const send = (channel: string, hint: Hint): void => {
       const isFull = inFlight >= IN_FLIGHT_MAX || inFlightBytes >= IN_FLIGHT_MAX_BYTES
-      if (publisher.status !== 'ready' || isFull) {
+      const failed = (): void => {
         onLost(1)
+        missing('own')
+        // Whom this hint was to ask was not asked.
+        if (hint.kind === 'again') lost = 'any'
+      }
+      if (publisher.status !== 'ready' || isFull) {
+        failed()
         return
       }
       const text = origin + encodeHint(hint)
@@ -90,10 +122,13 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
       }
       count(1)
       publisher.spublish(channel, text).then(
-        () => count(-1),
         () => {
           count(-1)
-          onLost(1)
+          flows()
+        },
+        () => {
+          count(-1)
+          failed()
         },
       )
     }
@@ -101,8 +136,9 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
     subscriber.on('smessage', hear)
     subscriber.on('ready', ready)
     subscriber.on('subscribersReady', again)
+    publisher.on('ready', flows)
     void ready()
-    return {
+    const bus: Bus = {
       async join(channel) {
         joined.add(channel)
         await Promise.all([local.join(channel), listen(PREFIX + channel)])
@@ -125,8 +161,10 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
         subscriber.off('smessage', hear)
         subscriber.off('ready', ready)
         subscriber.off('subscribersReady', again)
+        publisher.off('ready', flows)
         await local.close()
       },
-    } satisfies Bus
+    }
+    return bus
   }
 }

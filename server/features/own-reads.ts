@@ -35,8 +35,10 @@ export class OwnReads {
     this.deps = deps
   }
 
-  /** A mark moved, on whatever node: to the user's other devices here. */
-  tell({ userId, deviceKey, conversationId, messageId }: OwnRead): void {
+  /** A mark moved, on whatever node: to the user's other devices here, once. */
+  tell(ownRead: OwnRead): void {
+    if (this.wasTold(ownRead)) return
+    const { userId, deviceKey, conversationId, messageId } = ownRead
     const frame = encodeSignal.statusUpdate(0, [], [{ conversationId, messageId }])
     let isHere = false
     for (const session of this.deps.sessions.ofUser(userId)) {

@@ -10,7 +10,8 @@ import type { Sessions } from '../sessions.ts'
 import { encodeSignal, type ReadMark } from '../signal-codec.ts'
 import type { Time } from '../time.ts'
 import type { Feature } from './feature.ts'
-import { OwnReads } from './own-reads.ts'
+import { type OwnRead, OwnReads } from './own-reads.ts'
+import { openSaid } from './said.ts'
 
 export type ReceiptsDeps = {
   marks: Pick<ReadMarks, 'move'>
@@ -37,6 +38,7 @@ type Gathered = { after: Uuid | null; upTo: Uuid }
 export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
   const gathered = new Map<Uuid, Gathered>()
   const ownReads = new OwnReads(deps)
+  const said = openSaid(deps.time, (ownRead: OwnRead) => deps.bus.publish({ kind: 'ownRead', ...ownRead }))
   let cancel: (() => void) | null = null
 
   function gather(conversationId: Uuid, after: Uuid | null, upTo: Uuid): void {
@@ -76,11 +78,13 @@ export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
       if (!marked.moved && !(marked.stands && !ownReads.wasTold(ownRead))) return
       if (marked.moved) deps.onRead(session, { conversationId, messageId })
       deps.bus.publish({ kind: 'ownRead', ...ownRead })
+      said.add(`${userId} ${conversationId}`, ownRead)
       if (marked.shown) gather(conversationId, marked.moved ? marked.previous : null, messageId)
     },
 
     hear(hint) {
       if (hint.kind === 'ownRead') ownReads.tell(hint)
+      else if (hint.kind === 'again') said.again()
     },
 
     gone: (session) => ownReads.gone(session),
@@ -88,6 +92,7 @@ export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
     stop() {
       cancel?.()
       ownReads.stop()
+      said.stop()
     },
   }
 }
