@@ -7,6 +7,7 @@ import type { Leaving } from '../../server/start.ts'
 import { systemTime, type Time } from '../../server/time.ts'
 import type { Client } from './client.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
+import { ownPort } from './ports.ts'
 import { type LossyProxy, openProxy } from './proxy.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 import { type TestRelay, testRelay } from './relay.ts'
@@ -88,9 +89,11 @@ export async function testCluster(
         node.hints.set(hint.kind, (node.hints.get(hint.kind) ?? 0) + 1)
         receive(hint)
       })
+    // Who looks for it there when it is gone finds nobody else.
+    const port = await ownPort()
     const opening = testRelay({
       db,
-      config,
+      config: { port, ...config },
       nodes: { ...joined, bus },
       ...(time && { time }),
       ...(leaving && { leaving }),
