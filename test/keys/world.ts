@@ -57,7 +57,7 @@ export type World = {
 }
 
 export async function openWorld(): Promise<World> {
-  const db = await testDatabase()
+  const db = await testDatabase({ lockMs: 60_000 })
   const { sql } = db.database
   const clock = { nowMs: 1_780_000_000_000 }
   const open = (options: Partial<DirectoryOptions> = {}): Directory =>

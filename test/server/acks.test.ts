@@ -13,7 +13,7 @@ let db: TestDatabase
 let node: Node
 let other: Node
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   await makePartitions(db.database.sql, Date.now())
   node = openNode(db.url)
   other = openNode(db.url)

@@ -12,7 +12,7 @@ let sql: Sql
 let conversations: Conversations
 
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   sql = db.database.sql
   conversations = recording(sql).conversations
 })

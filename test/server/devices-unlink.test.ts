@@ -10,7 +10,7 @@ type User = Awaited<ReturnType<World['register']>>
 let db: TestDatabase
 let world: World
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   world = await openWorld(db.database)
 })
 afterAll(() => db?.close())

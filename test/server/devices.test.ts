@@ -16,7 +16,7 @@ import { callRoute } from './routes.ts'
 let db: TestDatabase
 let world: World
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   world = await openWorld(db.database)
 })
 afterAll(() => db?.close())

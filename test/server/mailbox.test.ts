@@ -9,7 +9,7 @@ import { holdLocks } from './barrier.ts'
 let db: TestDatabase
 let node: Node
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   node = openNode(db.url)
 })
 afterAll(async () => {

@@ -11,8 +11,12 @@ export type TestDatabase = {
   close(): Promise<void>
 }
 
-/** A fresh, migrated, empty database on the run's real PostgreSQL. */
-export async function testDatabase(): Promise<TestDatabase> {
+/**
+ * A fresh, migrated, empty database on the run's real PostgreSQL.
+ * @param options.lockMs how long its connections wait for a lock; the relay's own 2 s unless said. For stories that hold one meanwhile:
+ * a process may stand still for longer.
+ */
+export async function testDatabase(options: { lockMs?: number } = {}): Promise<TestDatabase> {
   const server = openDatabase(inject('serverUrl'))
   const name = `sealpost_test_${randomBytes(8).toString('hex')}`
   try {
@@ -23,6 +27,7 @@ export async function testDatabase(): Promise<TestDatabase> {
   }
   const url = new URL(inject('serverUrl'))
   url.pathname = `/${name}`
+  if (options.lockMs !== undefined) url.searchParams.set('lock_timeout', `${options.lockMs}`)
   const database = openDatabase(url.href)
   return {
     url: url.href,
