@@ -133,8 +133,9 @@ export class Line {
       case 'ack':
         return this.ack(frame.requestId, frame.messageIds)
       case 'sync':
-        this.deps.observe.events.subscribe({ ...this.session.caller, how: 'sync' })
-        return this.sync.page(frame.requestId, frame.lastMessageId, frame.limit, this.acking)
+        await this.sync.page(frame.requestId, frame.lastMessageId, frame.limit, this.acking)
+        // Behind its page: what comes from now on is not in it.
+        return this.deps.observe.events.subscribe({ ...this.session.caller, how: 'sync' })
       default:
         return this.deps.features.handle(this.session, frame)
     }
