@@ -8,7 +8,7 @@ import type { Time } from '../time.ts'
 /** This user's mark; as the hint of that kind. */
 export type OwnRead = { userId: Uuid; deviceKey: number; conversationId: Uuid; messageId: Uuid }
 
-export type OwnReadsDeps = {
+type OwnReadsDeps = {
   sessions: { ofUser(userId: Uuid): Iterable<Session> }
   time: Time
 }
