@@ -12,6 +12,8 @@ const FREE = 1000
 /** Fewer than the requests that one connection may have under way. [S-9.5] */
 const LOT = 400
 
+/** Each refusal is asked of the relay's database: a thousand of them take their time on a busy machine, milliseconds. [S-2.1] */
+const WITHIN_MS = 150_000
 /** Who gets them in turn: no queue is to be full before its sender has sent too much. */
 const PEERS = 3
 
@@ -53,7 +55,7 @@ const accepted = (frame: ServerFrame): Frame<'messageAccepted'> => {
 export const rateChecks: Check<Kit>[] = [
   {
     clauses: ['S-9.4'],
-    withinMs: 60_000,
+    withinMs: WITHIN_MS,
     title: 'who sends too much is RATE_LIMITED for exactly as long as it says; repeats and acks are not',
     async run(kit) {
       const { a, make } = await talkative(kit)
@@ -82,7 +84,7 @@ export const rateChecks: Check<Kit>[] = [
   },
   {
     clauses: ['S-9.4', 'C-8'],
-    withinMs: 60_000,
+    withinMs: WITHIN_MS,
     title: 'who goes on although it is refused is closed with 4429, and may come back',
     async run(kit) {
       const { alice, a, make } = await talkative(kit)
