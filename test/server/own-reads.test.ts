@@ -20,8 +20,8 @@ const nodes = {
 let relay: TestRelay
 let far: TestRelay
 beforeAll(async () => {
-  relay = await testRelay({ time, nodes })
-  far = await testRelay({ time, nodes, db: relay.db })
+  relay = await testRelay({ time, nodes, lockMs: 60_000 })
+  far = await testRelay({ time, nodes, db: relay.db, lockMs: 60_000 })
 })
 afterAll(async () => {
   await far.close()

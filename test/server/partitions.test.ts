@@ -10,7 +10,7 @@ const DAY = 24 * 3600 * 1000
 
 let db: TestDatabase
 beforeEach(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
 })
 afterEach(() => db?.close())
 

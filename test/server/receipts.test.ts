@@ -8,6 +8,7 @@ import { openLocalPresence } from '../../server/bus/presence.ts'
 import { ReadMarks } from '../../server/read-marks.ts'
 import { Client, idOf, type Socket } from '../support/client.ts'
 import { pileUp } from '../support/conversations.ts'
+import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { pass, progress, progressOf, read, receipt, send, take, unasked } from '../support/signals.ts'
@@ -20,16 +21,19 @@ const nodes = {
   }),
   presence: openLocalPresence(),
 }
+let db: TestDatabase
 let relay: TestRelay
 let far: TestRelay
 let [ann, bob, cy]: Client[] = []
 beforeAll(async () => {
-  relay = await testRelay({ time, nodes })
-  far = await testRelay({ time, nodes, db: relay.db })
+  db = await testDatabase({ lockMs: 60_000 })
+  relay = await testRelay({ time, nodes, db })
+  far = await testRelay({ time, nodes, db })
 })
 afterAll(async () => {
   await far.close()
   await relay.close()
+  await db.close()
 })
 
 let open: Socket[] = []

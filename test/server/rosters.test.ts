@@ -8,7 +8,7 @@ import { holdLocks } from './barrier.ts'
 
 let db: TestDatabase
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
 })
 afterAll(() => db?.close())
 const sql = () => db.database.sql

@@ -12,7 +12,7 @@ let db: TestDatabase
 let east: Node
 let west: Node
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   east = openNode(db.url, { strangers: 'ask' })
   west = openNode(db.url, { strangers: 'ask' })
 })

@@ -20,7 +20,7 @@ let node: Node
 let nowMs = START
 const observe = openObserve({ level: 'silent', format: 'json', write: () => {} })
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   node = openNode(db.url, { clock: () => nowMs })
 })
 afterAll(async () => {

@@ -23,7 +23,7 @@ let database: Database
 let tokens: Tokens
 
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   database = db.database
 })
 afterAll(() => db?.close())

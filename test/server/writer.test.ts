@@ -12,7 +12,7 @@ import { holdLocks } from './barrier.ts'
 let db: TestDatabase
 let node: Node
 beforeAll(async () => {
-  db = await testDatabase()
+  db = await testDatabase({ lockMs: 60_000 })
   node = openNode(db.url, { quota: 1e6 })
 })
 afterAll(async () => {
