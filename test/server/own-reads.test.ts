@@ -7,7 +7,7 @@ import { deviceKeyOf } from '../support/backlog.ts'
 import { Client, idOf, Socket } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { pass, progressOf, read, take, unasked } from '../support/signals.ts'
+import { inTime, pass, progressOf, read, take, unasked } from '../support/signals.ts'
 import { holdLocks } from './barrier.ts'
 
 const time = new FakeTime()
@@ -32,7 +32,7 @@ let open: Socket[] = []
 let [ann, bob]: Client[] = []
 let conversation = ''
 beforeEach(async () => {
-  time.nowMs = Date.now()
+  time.set(Date.now())
   ;[ann, bob] = await Promise.all([Client.register(relay), Client.register(relay)])
   conversation = await ann!.direct(bob!)
   return async () => {
@@ -47,14 +47,6 @@ const live = async (client: Client | undefined): Promise<Socket> => {
   return socket
 }
 const elsewhere = (client: Client | undefined): Client => Object.assign(Object.create(client!), { url: far.url })
-async function inTime<T>(coming: Promise<T>): Promise<T> {
-  let waiting = true
-  void coming.finally(() => {
-    waiting = false
-  })
-  while (waiting) await pass(time, 100)
-  return coming
-}
 const message = async (from: Socket, ...to: Client[]): Promise<Uint8Array> =>
   (
     await from.send(
@@ -64,7 +56,7 @@ const message = async (from: Socket, ...to: Client[]): Promise<Uint8Array> =>
   ).messageAccepted!.messageId!
 
 const ownReads = async (socket: Socket): Promise<[string, string][]> => {
-  const { ownReads } = await inTime(socket.next('statusUpdate', 0))
+  const { ownReads } = await inTime(time, socket.next('statusUpdate', 0))
   return ownReads!.map((each) => [idOf(each.conversationId), idOf(each.messageId)])
 }
 
@@ -74,12 +66,12 @@ it('a mark that was committed by a node which ended before it told anybody is to
   const [a, b, b2, b3] = [await live(ann), await live(bob), await live(second), await live(elsewhere(third))]
   const id = await message(a, bob!, second, third)
   await take(b)
-  await inTime(a.next('statusUpdate', 0))
+  await inTime(time, a.next('statusUpdate', 0))
   await new ReadMarks(sql).move({ userId: bob!.userId, conversationId: conversation, messageId: idOf(id) })
   for (const each of [b2, b3]) expect(await unasked(each, 'statusUpdate')).toEqual([])
   await read(b, conversation, id)
   for (const each of [b2, b3]) expect(await ownReads(each)).toEqual([[conversation, idOf(id)]])
-  expect(progressOf(await inTime(a.next('statusUpdate', 0)))).toEqual({ [idOf(id)]: '1/1' })
+  expect(progressOf(await inTime(time, a.next('statusUpdate', 0)))).toEqual({ [idOf(id)]: '1/1' })
   await read(b, conversation, id)
   await read(b2, conversation, id)
   await pass(time, 2_000)

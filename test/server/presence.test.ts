@@ -9,7 +9,7 @@ import { openLocalPresence } from '../../server/bus/presence.ts'
 import { Client, type Socket } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { pass, told, unasked, watch } from '../support/signals.ts'
+import { inTime, pass, told, unasked, watch } from '../support/signals.ts'
 
 const { ErrorCode } = sealpost.v1
 const time = new FakeTime()
@@ -45,7 +45,7 @@ let open: Socket[] = []
 beforeEach(async () => {
   lost = () => false
   // Nobody knows of other tests' people, and identity proofs are made by the real clock.
-  time.nowMs = Date.now()
+  time.set(Date.now())
   ;[ann, bob, cy] = await Promise.all([Client.register(relay), Client.register(relay), Client.register(relay)])
   return async () => {
     await Promise.all(open.map((each) => each.close()))
@@ -69,15 +69,6 @@ const online = async (client: Client | undefined): Promise<Socket> => {
 const leave = async (socket: Socket): Promise<void> => {
   await socket.close()
   await (await ann!.get('/v1/settings')).status
-}
-/** Lets time go on until it comes: the database is asked in between, at its own pace. */
-async function inTime<T>(coming: Promise<T>): Promise<T> {
-  let waiting = true
-  void coming.finally(() => {
-    waiting = false
-  })
-  while (waiting) await pass(time, 1_000)
-  return coming
 }
 const is = (who: Client | undefined, isOnline: boolean): Record<string, boolean> => ({ [who!.userId]: isOnline })
 
@@ -257,7 +248,7 @@ describe('whom one may know [G-2.4]', () => {
     await watch(a, bob!)
     await watch(b, ann!)
     const both = async (isOnline: boolean) =>
-      expect(await inTime(Promise.all([told(a), told(b)]))).toEqual([is(bob, isOnline), is(ann, isOnline)])
+      expect(await inTime(time, Promise.all([told(a), told(b)]))).toEqual([is(bob, isOnline), is(ann, isOnline)])
     await ann!.delete(`/v1/conversations/${group}/members/${bob!.userId}`)
     await both(false)
     await ann!.post(`/v1/conversations/${group}/members`, { user_ids: [bob!.userId] })
@@ -278,7 +269,7 @@ describe('whom one may know [G-2.4]', () => {
     await pass(time, 4 * 60_000)
     expect(await unasked(a, 'presence')).toEqual([])
     await pass(time, 70_000)
-    expect(await inTime(told(a))).toEqual(is(bob, false))
+    expect(await inTime(time, told(a))).toEqual(is(bob, false))
   })
 
   it('and so is who came and went, when the hints were lost', async () => {
@@ -290,7 +281,7 @@ describe('whom one may know [G-2.4]', () => {
     await pass(time, 10_000)
     expect(await unasked(a, 'presence')).toEqual([])
     await pass(time, 310_000)
-    expect(await inTime(told(a))).toEqual(is(bob, true))
+    expect(await inTime(time, told(a))).toEqual(is(bob, true))
   })
 })
 

@@ -11,7 +11,7 @@ import { pileUp } from '../support/conversations.ts'
 import { type TestDatabase, testDatabase } from '../support/database.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { pass, progress, progressOf, read, receipt, send, take, unasked } from '../support/signals.ts'
+import { inTime, pass, progress, progressOf, read, receipt, send, take, unasked } from '../support/signals.ts'
 
 const { ErrorCode } = sealpost.v1
 const time = new FakeTime()
@@ -39,7 +39,7 @@ afterAll(async () => {
 let open: Socket[] = []
 let group = ''
 beforeEach(async () => {
-  time.nowMs = Date.now()
+  time.set(Date.now())
   ;[ann, bob, cy] = await Promise.all([Client.register(relay), Client.register(relay), Client.register(relay)])
   group = await ann!.group([bob!, cy!])
   return async () => {
@@ -54,14 +54,6 @@ const live = async (client: Client | undefined): Promise<Socket> => {
   return socket
 }
 const elsewhere = (client: Client | undefined): Client => Object.assign(Object.create(client!), { url: far.url })
-async function inTime<T>(coming: Promise<T>): Promise<T> {
-  let waiting = true
-  void coming.finally(() => {
-    waiting = false
-  })
-  while (waiting) await pass(time, 100)
-  return coming
-}
 const markOf = async (client: Client | undefined, conversation = group): Promise<string | null> =>
   (await client!.get(`/v1/conversations/${conversation}`)).body.read_up_to
 const ids = async (socket: Socket, count: number): Promise<Uint8Array[]> => {
@@ -207,16 +199,16 @@ describe('who learns of it', () => {
     time.advance(1)
     const theirs = (await c.send(group, [ann!.to(), bob!.to()])).messageAccepted!.messageId!
     for (let i = 0; i < 4; i++) await take(b)
-    await inTime(a.next('statusUpdate', 0))
-    await inTime(c.next('statusUpdate', 0))
+    await inTime(time, a.next('statusUpdate', 0))
+    await inTime(time, c.next('statusUpdate', 0))
     await read(b, group, mine[0]!)
-    expect(progressOf(await inTime(a.next('statusUpdate', 0)))).toEqual({ [idOf(mine[0])]: '1/1' })
+    expect(progressOf(await inTime(time, a.next('statusUpdate', 0)))).toEqual({ [idOf(mine[0])]: '1/1' })
     await read(b, group, theirs)
-    expect(progressOf(await inTime(a.next('statusUpdate', 0)))).toEqual({
+    expect(progressOf(await inTime(time, a.next('statusUpdate', 0)))).toEqual({
       [idOf(mine[1])]: '1/1',
       [idOf(mine[2])]: '1/1',
     })
-    expect(progressOf(await inTime(c.next('statusUpdate', 0)))).toEqual({ [idOf(theirs)]: '1/1' })
+    expect(progressOf(await inTime(time, c.next('statusUpdate', 0)))).toEqual({ [idOf(theirs)]: '1/1' })
   })
 
   it('read counts only who has the message: a member who came later read nothing of before [G-3.4]', async () => {
@@ -244,7 +236,7 @@ describe('switched off [G-4.3]', () => {
     )
     const id = answer.messageAccepted!.messageId!
     await take(b)
-    expect(progressOf(await inTime(a.next('statusUpdate', 0)))).toEqual({ [idOf(id)]: '1/0' })
+    expect(progressOf(await inTime(time, a.next('statusUpdate', 0)))).toEqual({ [idOf(id)]: '1/0' })
     await read(b, group, id)
     expect(idOf((await b2.next('statusUpdate', 0)).ownReads![0]!.messageId)).toBe(idOf(id))
     expect(await markOf(bob)).toBe(idOf(id))
@@ -273,7 +265,7 @@ describe('switched off [G-4.3]', () => {
     const [a, b] = [await live(ann), await live(bob)]
     const [id] = await ids(a, 1)
     await take(b)
-    await inTime(a.next('statusUpdate', 0))
+    await inTime(time, a.next('statusUpdate', 0))
     await ann!.patch('/v1/settings', { read_receipts: false })
     await read(b, group, id!)
     await pass(time, 3_000)

@@ -5,7 +5,7 @@ import { openLocalPresence } from '../../server/bus/presence.ts'
 import { Client, request, type Socket } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { pass, told, unasked, watch } from '../support/signals.ts'
+import { inTime, pass, told, unasked, watch } from '../support/signals.ts'
 
 const time = new FakeTime()
 const shared = openLocalPresence()
@@ -28,7 +28,7 @@ afterAll(async () => {
   await relay.close()
 })
 beforeEach(async () => {
-  time.nowMs = Date.now()
+  time.set(Date.now())
   ;[ann, bob] = await Promise.all([Client.register(relay), Client.register(relay)])
 })
 const elsewhere = (client: Client | undefined): Client => Object.assign(Object.create(client!), { url: far.url })
@@ -87,14 +87,6 @@ describe('presence switched off [G-2.3]', () => {
       await pass(time, 4_000)
     }
   })
-  async function inTime<T>(coming: Promise<T>): Promise<T> {
-    let waiting = true
-    void coming.finally(() => {
-      waiting = false
-    })
-    while (waiting) await pass(time, 100)
-    return coming
-  }
 
   it('one is offline to everybody and everybody to oneself, at once and in both directions; and back', async () => {
     const [a, b] = sockets as [Socket, Socket]
@@ -107,13 +99,13 @@ describe('presence switched off [G-2.3]', () => {
       return Object.keys(seen).length > 1 ? seen : { ...seen, ...(await told(a)) }
     }
     await ann!.patch('/v1/settings', { presence: false })
-    expect(await inTime(told(b))).toEqual(annIs!(false))
-    expect(await inTime(bothTold())).toEqual({ ...bobIs!(false), ...annIs!(false) })
+    expect(await inTime(time, told(b))).toEqual(annIs!(false))
+    expect(await inTime(time, bothTold())).toEqual({ ...bobIs!(false), ...annIs!(false) })
     expect(await watch(a, bob!, ann!)).toEqual({ ...bobIs!(false), ...annIs!(false) })
     expect(await watch(b, ann!)).toEqual(annIs!(false))
     await ann!.patch('/v1/settings', { presence: true })
-    expect(await inTime(told(b))).toEqual(annIs!(true))
-    expect(await inTime(bothTold())).toEqual({ ...bobIs!(true), ...annIs!(true) })
+    expect(await inTime(time, told(b))).toEqual(annIs!(true))
+    expect(await inTime(time, bothTold())).toEqual({ ...bobIs!(true), ...annIs!(true) })
   })
 
   it('who hides and connects is not there, on whatever device', async () => {
@@ -138,7 +130,7 @@ describe('presence switched off [G-2.3]', () => {
     const [, b] = sockets as [Socket, Socket]
     await watch(b, ann!)
     for (const presence of [false, true, false, true, false]) await ann!.patch('/v1/settings', { presence })
-    expect(await inTime(told(b))).toEqual({ [ann!.userId]: false })
+    expect(await inTime(time, told(b))).toEqual({ [ann!.userId]: false })
     await pass(time, 5_000)
     expect(await unasked(b, 'presence')).toEqual([])
     expect((await outside.online([ann!.userId])).size).toBe(0)

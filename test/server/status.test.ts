@@ -8,7 +8,7 @@ import { openLocalPresence } from '../../server/bus/presence.ts'
 import { Client, idOf, type Socket } from '../support/client.ts'
 import { FakeTime } from '../support/faketime.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { type Progress, pass, progress, progressOf, read, send, take, unasked } from '../support/signals.ts'
+import { inTime, type Progress, pass, progress, progressOf, read, send, take, unasked } from '../support/signals.ts'
 
 const { ErrorCode, Scope, Withheld } = sealpost.v1
 const time = new FakeTime()
@@ -32,7 +32,7 @@ afterAll(async () => {
 
 let open: Socket[] = []
 beforeEach(async () => {
-  time.nowMs = Date.now()
+  time.set(Date.now())
   ;[ann, bob, cy] = await Promise.all([Client.register(relay), Client.register(relay), Client.register(relay)])
   return async () => {
     await Promise.all(open.map((each) => each.close()))
@@ -46,16 +46,7 @@ const live = async (client: Client | undefined): Promise<Socket> => {
   return socket
 }
 const elsewhere = (client: Client | undefined): Client => Object.assign(Object.create(client!), { url: far.url })
-/** Lets time go on until it comes: the database is asked in between, at its own pace. */
-async function inTime<T>(coming: Promise<T>): Promise<T> {
-  let waiting = true
-  void coming.finally(() => {
-    waiting = false
-  })
-  while (waiting) await pass(time, 100)
-  return coming
-}
-const told = async (socket: Socket): Promise<Progress> => progressOf(await inTime(socket.next('statusUpdate', 0)))
+const told = async (socket: Socket): Promise<Progress> => progressOf(await inTime(time, socket.next('statusUpdate', 0)))
 const is = (messageId: Uint8Array, numbers: string): Progress => ({ [idOf(messageId)]: numbers })
 
 describe('delivered', () => {

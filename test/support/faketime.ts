@@ -12,6 +12,11 @@ export class FakeTime implements Time {
   now(): number {
     return this.nowMs
   }
+  /** As when a clock is set: what was planned comes in as long as before. */
+  set(nowMs: number): void {
+    for (const plan of this.plans) plan.atMs += nowMs - this.nowMs
+    this.nowMs = nowMs
+  }
   random(): number {
     return this.chance
   }

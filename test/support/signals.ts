@@ -13,6 +13,23 @@ export async function pass(time: FakeTime, ms: number): Promise<void> {
   for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve))
 }
 
+/** Of the machine's own time, in between: what is asked of a database gets as much of it as it needs before tokens end. */
+const REAL_MS = 2
+
+/** Lets time go on until it comes: the database is asked in between, at its own pace. */
+export async function inTime<T>(time: FakeTime, coming: Promise<T>): Promise<T> {
+  let waiting = true
+  const over = (): void => {
+    waiting = false
+  }
+  coming.then(over, over)
+  while (waiting) {
+    await pass(time, 100)
+    await new Promise((resolve) => setTimeout(resolve, REAL_MS))
+  }
+  return coming
+}
+
 export const typing = (conversation: string, isTyping = true): sealpost.v1.ClientFrame.$Properties => ({
   typing: { conversationId: uuidToBytes(conversation), isTyping },
 })
