@@ -191,7 +191,10 @@ describe('who goes on sending', () => {
     const first = await flood(900)
     expect(first.every((each) => /RATE_LIMITED/.test(each))).toBe(true)
     expect(from.closed).toBeNull()
-    const last = await flood(400)
+    // What it may be refused comes back with time, the machine's: one that is slow is told oftener.
+    const last: string[] = []
+    do last.push(...(await flood(400)))
+    while (!from.closed)
     expect(await from.end()).toBe(4429)
     expect(last.filter((each) => /RATE_LIMITED/.test(each)).length).toBeGreaterThan(100)
     expect(last).toContain('closed')
