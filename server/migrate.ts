@@ -17,7 +17,11 @@ const LOCK = 7_308_332_025
  */
 export async function migrate(sql: Sql): Promise<string[]> {
   return sql.begin(async (tx) => {
+    // Whoever comes second waits for the first, however long that takes; a step that takes long is not cut off by its own reading.
+    await tx`set local idle_in_transaction_session_timeout = 0`
+    await tx`set local lock_timeout = 0`
     await tx`select pg_advisory_xact_lock(${LOCK})`
+    await tx`set local lock_timeout to default`
     await tx`create table if not exists public.migrations (
       file text primary key, applied_at timestamptz not null default now())`
     const done = new Set((await tx<{ file: string }[]>`select file from migrations`).map((row) => row.file))
