@@ -10,11 +10,16 @@ const needing = (what: RegExp): string[] =>
 
 /**
  * `npm run test:processes`: what starts a process or a terminal for nearly every line of it, too long for every run. Short forms that
- * stay: chat/talking, scenario/start, workers, cluster and durability.
+ * stay: chat/talking, scenario/start (its other half is start-operator), workers, cluster and durability.
  */
 export const PROCESSES = [
   ...['start', 'terminal', 'trust', 'link', 'groups', 'asking'].map((name) => `test/chat/${name}.test.ts`),
-  ...['test/scenario/demo.test.ts', 'test/server/postgres.test.ts', 'test/scenario/races-hunt.test.ts'],
+  ...[
+    'test/scenario/demo.test.ts',
+    'test/scenario/start-operator.test.ts',
+    'test/server/postgres.test.ts',
+    'test/scenario/races-hunt.test.ts',
+  ],
 ]
 
 export default defineConfig({
