@@ -111,7 +111,7 @@ export async function startRelay(
   const database = openDatabase(options.databaseUrl)
   const { sql, writer: writerSql, reader } = database
   try {
-    await migrate(sql)
+    await migrate(sql, () => observe.log.info('another node migrates the database: waits for it'))
     const sweeping = keepSweeping({ sql, observe, clock, ttlMs: config.queue.ttlMs })
     await sweeping.ready
     const tokens = await openTokens({ sql, realm: config.realm, outside: config.issuer, nowMs: clock() })
