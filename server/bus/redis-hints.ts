@@ -107,7 +107,9 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
       const isFull = inFlight >= IN_FLIGHT_MAX || inFlightBytes >= IN_FLIGHT_MAX_BYTES
       const failed = (): void => {
         onLost(1)
-        missing('own')
+        // Of others the database or the presence store knows. Said again for each of them it would be more and more for a Redis that
+        // does not keep up. I12
+        if (hint.kind === 'ownRead') missing('own')
         // Whom this hint was to ask was not asked.
         if (hint.kind === 'again') lost = 'any'
       }
