@@ -76,10 +76,13 @@ export function receipts(deps: ReceiptsDeps): Feature<'receipt'> {
       const ownRead = { userId, deviceKey, conversationId, messageId }
       // Whoever lost the answer repeats it: the mark may have been committed by a node that ended before it told anybody.
       if (!marked.moved && !(marked.stands && !ownReads.wasTold(ownRead))) return
-      if (marked.moved) deps.onRead(session, { conversationId, messageId })
       deps.bus.publish({ kind: 'ownRead', ...ownRead })
       said.add(`${userId} ${conversationId}`, ownRead)
-      if (marked.shown) gather(conversationId, marked.moved ? marked.previous : null, messageId)
+      if (!marked.moved) return
+      deps.onRead(session, { conversationId, messageId })
+      // Not for a repeat: from where it moved is not known any more, and every sender would count all of the conversation. A
+      // StatusRequest tells as well. I10
+      if (marked.shown) gather(conversationId, marked.previous, messageId)
     },
 
     hear(hint) {
