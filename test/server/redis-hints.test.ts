@@ -32,7 +32,7 @@ async function open() {
   const report = (error: unknown): void => {
     throw error
   }
-  const ends = { publisher: connection as Publisher, subscriber: connection as Subscriber }
+  const ends = { publisher: connection as Publisher, subscriber: connection as unknown as Subscriber }
   bus = openRedisHints({ ...ends, report, onLost: () => {} })((hint) => {
     if (hint.kind === 'again') own.asked++
   })
