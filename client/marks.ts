@@ -8,6 +8,8 @@ import { Table } from './tables.ts'
 const marks = new Table<Uuid>('read_marks')
 /** The same, until the relay has committed it. */
 const untold = new Table<Uuid>('untold_marks')
+/** Conversation → the newest message_id up to which this device itself was told that everything is read. */
+const own = new Table<Uuid>('own_marks')
 /** `<conversation>/<message_id>` of what others wrote and nobody here has read → whether it counts: a reaction does not. */
 const unread = new Table<boolean>('unread')
 /** How many of them count, by conversation; none at 0. */
@@ -51,11 +53,15 @@ export const contradictions = (tx: Transaction): Uuid[] =>
 export function advanceMark(tx: Transaction, conversationId: Uuid, messageId: Uuid, isTold: boolean): boolean {
   takeRead(tx, conversationId, messageId)
   if (isTold) noteTold(tx, conversationId, messageId)
+  else if (messageId > (own.get(tx, conversationId) ?? '')) own.put(tx, conversationId, messageId)
   if (messageId <= (marks.get(tx, conversationId) ?? '')) return false
   marks.put(tx, conversationId, messageId)
   if (!isTold) untold.put(tx, conversationId, messageId)
   return true
 }
+
+/** How far its user has read on this device; null = nothing was marked here. What the relay says up to there may be this device's own word. */
+export const ownMark = (tx: Transaction, conversationId: Uuid): Uuid | null => own.get(tx, conversationId)
 
 function takeRead(tx: Transaction, conversationId: Uuid, messageId: Uuid): void {
   const all = unread.scan(tx, { prefix: `${conversationId}/` })

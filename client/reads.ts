@@ -9,6 +9,7 @@ import {
   forgetTold,
   newestUnread,
   noteTold,
+  ownMark,
   unreadConversations,
   untoldMarks,
 } from './marks.ts'
@@ -72,6 +73,8 @@ export class Reads implements Signal {
   }
 
   live(): void {
+    // More than one Hello on one connection is a relay that lies: it gets no more of these questions.
+    this.again()
     this.tell()
     this.learning.begin((isWanted) => this.learn(this.unreadOnes(), isWanted))
     this.learnAgain()
@@ -169,7 +172,9 @@ export class Reads implements Signal {
         // The connection finds out by itself what ails it.
         return
       }
-      if (upTo && isWanted()) this.apply(id, upTo)
+      // The mark this device set itself comes back as well: it says nothing of what came late and was not seen here.
+      const own = this.core.storage.transaction((tx) => ownMark(tx, id)) ?? ''
+      if (upTo && upTo > own && isWanted()) this.apply(id, upTo)
     }
   }
 

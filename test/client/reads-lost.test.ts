@@ -13,7 +13,7 @@ beforeAll(async () => {
 afterAll(() => relay.close())
 
 /** Timers of this length, run when the test says so; every other one is the machine's. */
-function heldTime(fromMs: number, toMs: number): { time: Time; run(): void } {
+function heldTime(fromMs: number, toMs: number): { time: Time; run(): void; count(): number } {
   const held = new Set<() => void>()
   const after = (ms: number, call: () => void): Cancel => {
     if (ms < fromMs || ms > toMs) return systemTime.after(ms, call)
@@ -23,7 +23,7 @@ function heldTime(fromMs: number, toMs: number): { time: Time; run(): void } {
   const run = () => {
     for (const each of [...held]) if (held.delete(each)) each()
   }
-  return { time: { ...systemTime, after }, run }
+  return { time: { ...systemTime, after }, run, count: () => held.size }
 }
 
 it('what one device has read is asked for now and then: the frame that tells it may be lost', async () => {
@@ -86,4 +86,50 @@ it('a mark that comes before the message it is about makes it read', async () =>
   await corrected
   expect(tablet.unread(conversation)).toBe(0)
   await Promise.all([alice, bob, tablet].map((each) => each.close()))
+})
+
+it('a relay that says Hello again and again is asked no more often for that', async () => {
+  const [wire, { time, count }] = [new Tamper(), heldTime(7 * 60_000, 13 * 60_000)]
+  const hellos: sealpost.v1.ServerFrame[] = []
+  wire.frames = (frame) => {
+    if (frame.hello) hellos.push(frame)
+    return [frame]
+  }
+  const bob = await joined(relay, { time, transport: wire })
+  for (let more = 0; more < 3; more++) {
+    const isLive = until(bob, 'state', ({ name }) => name === 'live')
+    wire.say(hellos[0]!)
+    wire.say({ queueEmpty: {} })
+    await isLive
+    expect(count()).toBe(1)
+  }
+  await bob.close()
+  expect(count()).toBe(0)
+})
+
+it('the mark that this device set itself makes nothing read that came after it was set', async () => {
+  const [alice, wire, { time, run }] = [await joined(relay), new Tamper(), heldTime(7 * 60_000, 13 * 60_000)]
+  const bob = await joined(relay, { time, transport: wire })
+  const conversation = await alice.conversations.direct(bob.userId)
+  await shown(bob, conversation, (await say(alice, conversation, 'one')).body.text!)
+  const late: sealpost.v1.ServerFrame[] = []
+  wire.frames = (frame) => {
+    if (!frame.envelope?.ciphertext) return [frame]
+    late.push(frame)
+    return []
+  }
+  await say(alice, conversation, 'two')
+  await expect.poll(() => late.length).toBe(1)
+  wire.frames = null
+  await shown(bob, conversation, (await say(alice, conversation, 'three')).body.text!)
+  bob.markRead(conversation)
+  await quiet(bob)
+  wire.say(late[0]!)
+  await shown(bob, conversation, 'two')
+  expect(bob.unread(conversation)).toBe(1)
+  const asked = wire.requests.length
+  run()
+  await quiet(bob)
+  expect([bob.unread(conversation), wire.requests.length]).toEqual([1, asked + 1])
+  await Promise.all([alice, bob].map((each) => each.close()))
 })
