@@ -1,5 +1,5 @@
 // Marks for one's other devices across nodes whose hints were lost: said again when Redis is back. [G-4.2] I11
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openRedis, type RedisNodes } from '../../server/bus/redis.ts'
 import { openSaid } from '../../server/features/said.ts'
 import { systemTime } from '../../server/time.ts'
@@ -66,10 +66,15 @@ describe.skipIf(process.env.SEALPOST_TEST_WITHOUT_REDIS)('two nodes', () => {
 })
 
 describe('what is said again', () => {
-  it('is the last under each name, soon, three times at most, and nothing from long ago', async () => {
-    const time = new FakeTime()
-    const heard: string[] = []
-    const said = openSaid(time, (each: string) => heard.push(each))
+  const time = new FakeTime()
+  const heard: string[] = []
+  const opened = () => openSaid(time, (each: string) => heard.push(each))
+  beforeEach(() => {
+    heard.length = 0
+  })
+
+  it('is the last under each name, soon, and nothing from long ago', async () => {
+    const said = opened()
     said.add('a', 'a1')
     said.add('b', 'b1')
     said.add('a', 'a2')
@@ -77,26 +82,44 @@ describe('what is said again', () => {
     expect(heard).toEqual([])
     await pass(time, 1_000)
     expect(heard.splice(0)).toEqual(['b1', 'a2'])
-    for (let i = 0; i < 4; i++) {
-      said.again()
-      await pass(time, 1_000)
-    }
-    expect(heard.splice(0)).toEqual(['b1', 'a2', 'b1', 'a2'])
-    said.add('old', 'old')
     await pass(time, 600_000)
     said.add('new', 'new')
     said.again()
     await pass(time, 1_000)
     expect(heard.splice(0)).toEqual(['new'])
-    // More than are said in one go; the oldest of too many are forgotten.
+    said.again()
+    said.stop()
+    expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it('is said less and less often while there is always a reason, as long as it is remembered; soon again later', async () => {
+    const said = opened()
+    said.add('a', 'a')
+    for (const gapMs of [1_000, 4_000, 16_000, 64_000, 64_000]) {
+      said.again()
+      await pass(time, gapMs - 100)
+      expect(heard.splice(0)).toEqual([])
+      await pass(time, 100)
+      expect(heard.splice(0)).toEqual(['a'])
+    }
+    await pass(time, 64_100)
+    said.again()
+    await pass(time, 1_000)
+    expect(heard).toEqual(['a'])
+    expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it('is said a few at a time, and once more for who asks meanwhile; the oldest of too many are forgotten', async () => {
+    const said = opened()
     for (let i = 0; i < 5_001; i++) said.add(`${i}`, `${i}`)
     said.again()
     await pass(time, 1_000)
     expect(heard).toHaveLength(500)
-    await pass(time, 1_000)
-    expect([heard.length, heard[0], heard.at(-1)]).toEqual([5_000, '1', '5000'])
     said.again()
-    said.stop()
+    await pass(time, 900)
+    expect([heard.length, heard[0], heard.at(-1)]).toEqual([5_000, '1', '5000'])
+    await pass(time, 4_900)
+    expect([heard.length, heard[5_000], heard.at(-1)]).toEqual([10_000, '1', '5000'])
     expect(time.nextMs()).toBe(Number.POSITIVE_INFINITY)
   })
 })
