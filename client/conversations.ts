@@ -264,10 +264,10 @@ export class Conversations {
       const after = this.core.storage.transaction((tx) => rows.get(tx, id))?.links ?? 0
       const path = `/v1/conversations/${id}?after_revision=${after}`
       const page = await this.core.account.http.call<{ changes: ChangeJson[]; has_more_changes: boolean }>('GET', path)
-      const fits = this.core.storage.transaction((tx) => {
-        if (isForgotten(tx, id)) noteKnown(tx, id)
-        return page.changes.every((each) => this.addLink(tx, id, readLink(each)))
-      })
+      noteKnown(this.core, id)
+      const fits = this.core.storage.transaction((tx) =>
+        page.changes.every((each) => this.addLink(tx, id, readLink(each))),
+      )
       if (!fits) this.core.events.emit('problem', { what: 'chain', detail: `the chain of ${id} does not continue` })
       const known = this.core.storage.transaction((tx) => rows.get(tx, id))?.links ?? 0
       // A page that brings nothing new would be asked for ever.

@@ -5,14 +5,14 @@ import { WITHHELD } from './book.ts'
 import { noteSpoken } from './complaints.ts'
 import { DeviceGone, Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
-import { FORGOTTEN, isForgotten, isForgottenNow, noteKnown } from './forgotten.ts'
+import { FORGOTTEN, isForgottenNow, noteKnown } from './forgotten.ts'
 import { Unreachable } from './http.ts'
 import { changeMessage, type Message } from './messages.ts'
 import type { Recipient } from './mismatch.ts'
 import { busyConversations, firstRow, OUTBOX_MAX_AGE_MS, type OutboxRow, removeRow, rowAt, setAside } from './outbox.ts'
 import { Pace } from './pace.ts'
 import { noteAnswered } from './ratchet.ts'
-import { rest } from './rest.ts'
+import { LATER, rest } from './rest.ts'
 import { type Sealer, Unsendable } from './send.ts'
 import { noteSent } from './sentlog.ts'
 import { type ClientBody, idBytes, idOf, refusal, Scope, type ServerFrame } from './wire.ts'
@@ -152,7 +152,7 @@ export class Delivery {
     if (!(error instanceof RelayError)) throw error
     if (error.code === 'DEVICE_MISMATCH' && error.mismatch) return null
     // [S-9.5] Nothing was stored; these waits are the relay's, and cost no attempt.
-    if (['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE'].includes(error.code)) return Math.max(error.retryAfterMs, 500)
+    if (LATER.includes(error.code)) return Math.max(error.retryAfterMs, 500)
     if (error.code === 'INTERNAL' && attempt === 0) return RETRY_AFTER_MS[0]!
     throw new Failed(error.code)
   }
@@ -192,13 +192,13 @@ export class Delivery {
   private accepted(row: OutboxRow, answer: NonNullable<ServerFrame['messageAccepted']>): void {
     const { core } = this
     const nowMs = core.account.now()
+    noteKnown(core, row.conversationId)
     const changed = core.storage.transaction((tx) => {
       removeRow(tx, row)
       const recipients = row.recipients ?? []
       for (const each of recipients) if (!each.withheld) noteAnswered(tx, each)
       if (row.kind !== 'message') return null
       const { clientMessageId, conversationId, body } = row
-      if (isForgotten(tx, conversationId)) noteKnown(tx, conversationId)
       noteSpoken(core, tx, conversationId)
       const sentAtMs = answer.sentAtMs ?? nowMs
       noteSent(tx, { clientMessageId, conversationId, sentAtMs, body, recipients, resends: {} }, nowMs)

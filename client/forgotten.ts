@@ -4,7 +4,7 @@ import { RelayError } from '../proto/errors.ts'
 import type { Uuid } from '../proto/ids.ts'
 import type { Core } from './core.ts'
 import { refusalTo } from './rest.ts'
-import type { Reader, Writer } from './storage.ts'
+import type { Reader } from './storage.ts'
 import { Table } from './tables.ts'
 
 /** Why a message in one of them failed. */
@@ -16,14 +16,21 @@ const rows = new Table<1>('forgotten')
 
 /** The relay said so, and not otherwise since. */
 export const isForgotten = (from: Reader, id: Uuid): boolean => rows.has(from, id)
-/** The relay has it after all. */
-export const noteKnown = (to: Writer, id: Uuid): void => rows.delete(to, id)
+/** The relay has it after all; the app is told when that is news. Not within a transaction. */
+export function noteKnown({ storage, events }: Core, id: Uuid): void {
+  const isNews = storage.transaction((tx) => {
+    const was = isForgotten(tx, id)
+    if (was) rows.delete(tx, id)
+    return was
+  })
+  if (isNews) events.emit('conversation', { conversationId: id })
+}
 
 /** After a restore: which of these the relay knows as its user's. @param ids all that are known here. @throws Disconnected, Unreachable. */
 export async function lookForForgotten(core: Core, ids: Uuid[]): Promise<void> {
   const listed = await list(core)
   for (const id of ids) {
-    if (listed.has(id)) core.storage.transaction((tx) => isForgotten(tx, id) && noteKnown(tx, id))
+    if (listed.has(id)) noteKnown(core, id)
     else await isForgottenNow(core, id)
   }
 }
@@ -32,14 +39,18 @@ export async function lookForForgotten(core: Core, ids: Uuid[]): Promise<void> {
 export async function isForgottenNow(core: Core, id: Uuid): Promise<boolean> {
   // [H-8] Former members are FORBIDDEN: it is known.
   const isGone = (await refusalTo(core, 'GET', `/v1/conversations/${id}?limit=1`)) === 'NOT_FOUND'
-  const isNews = core.storage.transaction((tx) => {
-    const was = isForgotten(tx, id)
-    if (isGone && !was) rows.put(tx, id, 1)
-    if (!isGone && was) noteKnown(tx, id)
-    return isGone !== was
-  })
-  if (isNews) core.events.emit('conversation', { conversationId: id })
+  if (isGone) noteGone(core, id)
+  else noteKnown(core, id)
   return isGone
+}
+
+function noteGone({ storage, events }: Core, id: Uuid): void {
+  const isNews = storage.transaction((tx) => {
+    const was = isForgotten(tx, id)
+    if (!was) rows.put(tx, id, 1)
+    return !was
+  })
+  if (isNews) events.emit('conversation', { conversationId: id })
 }
 
 /** As far as the relay tells. */

@@ -66,11 +66,14 @@ export class Renewal {
     return this.turns.run(() => this.run(warrant, options))
   }
 
-  /** Learns what became of a replacement of one's own key whose answer was lost; nothing to do otherwise. @throws what leaves it unknown. */
+  /**
+   * Learns what became of a replacement of one's own key whose answer was lost; nothing to do otherwise, nor for one of which its user was
+   * told that it was not done: that takes a new word. @throws what leaves it unknown.
+   */
   async finish(): Promise<void> {
     const { core } = this
     await this.turns.run(async () => {
-      if (all(core).length === 0) return
+      if (all(core).every(({ state }) => state === 'new')) return
       await this.run({ user: { userId: core.account.self.userId } }, { username: null }).catch((error) => {
         if (!isRefused(error)) throw error
       })

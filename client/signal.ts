@@ -1,8 +1,8 @@
 // Signals between people: the shape they all have, and how they ask. None is an envelope; one that is lost costs time and nothing else. [G]
-import { type ErrorCode, RelayError } from '../proto/errors.ts'
+import { RelayError } from '../proto/errors.ts'
 import { Disconnected } from './connection.ts'
 import type { Core } from './core.ts'
-import { rest } from './rest.ts'
+import { LATER, rest } from './rest.ts'
 import { type ClientBody, refusal, type ServerFrame } from './wire.ts'
 
 /** One kind of signal. */
@@ -17,8 +17,6 @@ export interface Signal {
   idle(): Promise<void>
 }
 
-/** The relay has more to do than it can: the same request may succeed later. [E-2] */
-const LATER: readonly ErrorCode[] = ['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE']
 const WAIT_AT_LEAST_MS = 500
 
 /** Asks again for as long as the relay says later. @returns null once it is not wanted any more. @throws RelayError, Disconnected. */

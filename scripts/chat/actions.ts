@@ -150,7 +150,7 @@ export class Actions {
     const group = state.chats.find((chat) => chat.kind === 'group' && titleOf(state, chat) === typed)
     if (group) return messenger.open(group.id)
     const userId = await this.finder.find(typed)
-    // What was archived or forgotten takes nothing more: the pair may begin another. [V-3.3] [K-9.1]
+    // What was archived or forgotten takes nothing more: the pair may begin another. [V-3.3] [K-9.2]
     const isOpen = (chat: Chat): boolean => !chat.archived && !chat.forgotten
     const known = messenger.state.chats.find((chat) => peerOf(state, chat) === userId && isOpen(chat))
     const chatId = known?.id ?? (await device.conversations.direct(userId))

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Device, type HttpAnswer, MemoryStorage } from '../../client/index.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
-import { device, joined, live, quiet, say, shown } from '../support/sdk.ts'
+import { device, joined, linked, live, quiet, say, shown } from '../support/sdk.ts'
 import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
@@ -128,6 +128,28 @@ describe('answers and requests that are lost', () => {
       hangUp(anew)
     },
   )
+
+  it('a replacement that was refused for now is not carried out by the next connection, but by its user’s next word', async () => {
+    const way = new Tamper()
+    const alice = await joined(relay, { transport: way })
+    const before = alice.deviceId
+    const through = way.request.bind(way)
+    const later = { status: 429, body: '{"error":{"code":"RATE_LIMITED","message":"","retry_after_ms":1000}}' }
+    let asked = 0
+    way.request = async (request) => {
+      if (request.method !== 'PUT' || !request.url.endsWith('/v1/identity')) return through(request)
+      return asked++ === 0 ? later : through(request)
+    }
+    const phone = await linked(alice, relay)
+    await expect(alice.replaceIdentity()).rejects.toMatchObject({ code: 'RATE_LIMITED' })
+    await live(alice)
+    await quiet(alice)
+    expect([asked, alice.deviceId, (await alice.devices()).length]).toEqual([1, before, 2])
+    await alice.replaceIdentity()
+    await live(alice)
+    expect([asked, (await alice.devices()).length]).toEqual([2, 1])
+    hangUp(alice, phone)
+  })
 
   it('another code that is of no use says nothing of the first, which may be carried out yet', async () => {
     const way = new Tamper()

@@ -137,8 +137,14 @@ it('is known again when a newer backup is restored; what failed for another reas
   await voidAfterRestore(db.database.sql)
   relay = await testRelay({ db })
   const wire = new Tamper()
-  const back = await live(again(relay, 0, wire))
+  const back = again(relay, 0, wire)
+  let isTold = false
+  back.on('conversation', ({ conversationId }) => {
+    isTold ||= conversationId === id && !back.conversations.get(id)!.forgotten
+  })
+  await live(back)
   await quiet(back)
+  expect(isTold).toBe(true)
   expect(back.conversations.get(id)!.forgotten).toBe(false)
   back.retry(lost.id)
   const he = await live(again(relay, 1))
