@@ -15,17 +15,21 @@ type OwnReadsDeps = {
 
 /** Before a session that could not take a mark is asked again, milliseconds. */
 const AGAIN_MS = 500
-/** Marks kept for sessions that cannot take them; beyond it they are left out. I10 */
+/** Marks kept for sessions that cannot take them, for one and in all; beyond it they are left out. I10 */
+const SESSION_KEPT_MAX = 1_000
 const KEPT_MAX = 50_000
 /** Marks in one frame. */
 const FRAME_MAX = 500
 /** Conversations of a user of which the last mark that was told is known; the one told longest ago is forgotten. */
 const TOLD_MAX = 100
+/** And of all users; past it the user who was told longest ago is forgotten: what he repeats is told once more. I10 */
+const TOLD_ALL_MAX = 100_000
 
 export class OwnReads {
   private readonly deps: OwnReadsDeps
   /** User → conversation → mark, of users connected here. */
   private readonly told = new Map<Uuid, Map<Uuid, Uuid>>()
+  private toldMarks = 0
   /** Conversation → mark. */
   private readonly kept = new Map<Session, Map<Uuid, Uuid>>()
   private keptMarks = 0
@@ -41,13 +45,15 @@ export class OwnReads {
     const { userId, deviceKey, conversationId, messageId } = ownRead
     const frame = encodeSignal.statusUpdate(0, [], [{ conversationId, messageId }])
     let isHere = false
+    let isLeftOut = false
     for (const session of this.deps.sessions.ofUser(userId)) {
       isHere = true
       if (session.caller.deviceKey === deviceKey) continue
       // Where others are kept it is kept with them: no mark comes behind a later one of its conversation.
-      if (this.kept.has(session) || !session.signal(frame)) this.keep(session, conversationId, messageId)
+      if (this.kept.has(session) || !session.signal(frame))
+        isLeftOut = !this.keep(session, conversationId, messageId) || isLeftOut
     }
-    if (isHere) this.remember(userId, conversationId, messageId)
+    if (isHere && !isLeftOut) this.remember(userId, conversationId, messageId)
   }
 
   /** Whether this mark was told, as far as is remembered here: a mark that was committed may have been told to nobody. */
@@ -65,7 +71,7 @@ export class OwnReads {
       if (other.caller.deviceKey === deviceKey)
         for (const [conversationId, messageId] of marks) this.keep(other, conversationId, messageId)
     }
-    if (!isHere) this.told.delete(userId)
+    if (!isHere) this.forget(userId)
   }
 
   stop(): void {
@@ -75,22 +81,33 @@ export class OwnReads {
 
   private remember(userId: Uuid, conversationId: Uuid, messageId: Uuid): void {
     const marks = this.told.get(userId) ?? new Map<Uuid, Uuid>()
-    this.told.set(userId, marks)
     const before = marks.get(conversationId) ?? ''
+    this.toldMarks -= marks.size
     marks.delete(conversationId)
     marks.set(conversationId, messageId > before ? messageId : before)
     if (marks.size > TOLD_MAX) marks.delete(marks.keys().next().value!)
+    this.toldMarks += marks.size
+    this.told.delete(userId)
+    this.told.set(userId, marks)
+    if (this.toldMarks > TOLD_ALL_MAX) this.forget(this.told.keys().next().value!)
   }
 
-  private keep(session: Session, conversationId: Uuid, messageId: Uuid): void {
-    if (session.state === 'closed') return
+  private forget(userId: Uuid): void {
+    this.toldMarks -= this.told.get(userId)?.size ?? 0
+    this.told.delete(userId)
+  }
+
+  /** @returns false when it is left out. */
+  private keep(session: Session, conversationId: Uuid, messageId: Uuid): boolean {
+    if (session.state === 'closed') return true
     const marks = this.kept.get(session) ?? new Map<Uuid, Uuid>()
     const before = marks.get(conversationId)
-    if (before === undefined && this.keptMarks >= KEPT_MAX) return
+    if (before === undefined && (marks.size >= SESSION_KEPT_MAX || this.keptMarks >= KEPT_MAX)) return false
     if (before === undefined) this.keptMarks++
     if (before === undefined || messageId > before) marks.set(conversationId, messageId)
     this.kept.set(session, marks)
     this.cancel ??= this.deps.time.after(AGAIN_MS, () => this.again())
+    return true
   }
 
   private again(): void {
