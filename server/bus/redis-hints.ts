@@ -77,8 +77,9 @@ export function openRedisHints({ publisher, subscriber, report, onLost }: RedisH
       wasReady ||= subscriber.status === 'ready'
     }
     const again = async (): Promise<void> => {
-      if (missed.size === 0) return
+      if (missed.size === 0 && !wasReady) return
       await listenAll([...missed])
+      // Also when nothing was missed here: what was joined is joined anew at the new masters, which had nobody listening until then.
       missing('any')
     }
     const missing = (whose: 'own' | 'any'): void => {

@@ -26,8 +26,8 @@ afterEach(() => bus?.close())
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** A node's end; `asked` are the times it was to say things again. */
-async function open() {
-  const connection = new Connection()
+async function open(status = 'ready') {
+  const connection = Object.assign(new Connection(), { status })
   const own = { asked: 0, connection }
   const report = (error: unknown): void => {
     throw error
@@ -56,4 +56,20 @@ it('a mark that did not get out is a reason, as soon as something does; another 
   }
   // Of this node alone: the others were not asked.
   expect(own.connection.published).not.toContain('sealpost:nodes')
+})
+
+it('masters of a cluster that are others now are a reason for every node, once it has heard them', async () => {
+  const own = await open()
+  own.connection.emit('subscribersReady')
+  await turn()
+  expect([own.asked, own.connection.published]).toEqual([1, ['sealpost:nodes']])
+})
+
+it('a cluster that comes to know its masters for the first time is none', async () => {
+  const own = await open('connecting')
+  own.connection.emit('subscribersReady')
+  own.connection.status = 'ready'
+  own.connection.emit('ready')
+  await turn()
+  expect([own.asked, own.connection.published]).toEqual([0, []])
 })
