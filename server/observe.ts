@@ -177,7 +177,7 @@ function openMetrics(register: Registry) {
     /** by: 'hint'; or 'database', when the hint was lost. */
     takenOver: counter('taken_over', 'Connections ended because their device connected on another node', ['by']),
     hintsLost: counter('hints_lost', 'Hints that did not get out to other nodes: Redis away, or not keeping up'),
-    /** limit: of limits.ts. */
+    /** limit: of limits.ts, or a meter of newidentity.ts, `identity.…`. */
     limitsAlone: counter('limits_alone', 'Limits asked while Redis did not answer: counted here alone, or refused', [
       'limit',
     ]),
