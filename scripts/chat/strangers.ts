@@ -6,6 +6,8 @@ import type { Asked } from './model.ts'
 import { isOfConnection, sentenceOf } from './refusals.ts'
 
 const AGAIN_AFTER_MS = 5_000
+/** After a refusal that time may not mend, which is said each time. */
+const REFUSED_AGAIN_AFTER_MS = 60_000
 /** Refusals that time mends. */
 const PASSING = new Set(['RATE_LIMITED', 'OVERLOADED', 'UNAVAILABLE', 'INTERNAL'])
 
@@ -19,6 +21,8 @@ export class Strangers {
   /** Conversations that were new on this connection. */
   private readonly met = new Map<string, Promise<boolean>>()
   private readonly learnt = new Set<string>()
+  /** Who waits for a look that succeeds. */
+  private readonly waiting: ((hasLooked: boolean) => void)[] = []
 
   constructor(messenger: Messenger) {
     this.messenger = messenger
@@ -41,7 +45,7 @@ export class Strangers {
     return this.next
   }
 
-  /** The same for nobody who waits: what fails is tried again, at the latest with the next connection. @returns false: there is no messenger any more. */
+  /** The same for nobody who waits: what fails is tried again, at the latest with the next connection. @returns whether it succeeded. */
   async settle(): Promise<boolean> {
     try {
       await this.refresh()
@@ -49,7 +53,12 @@ export class Strangers {
       if (this.isStopped) return false
       if (error instanceof RelayError && PASSING.has(error.code))
         this.again(Math.max(AGAIN_AFTER_MS, error.retryAfterMs))
-      else if (!isOfConnection(error)) this.messenger.say(sentenceOf(error), 'bad')
+      else if (isOfConnection(error)) this.again(AGAIN_AFTER_MS)
+      else {
+        this.messenger.say(sentenceOf(error), 'bad')
+        this.again(REFUSED_AGAIN_AFTER_MS)
+      }
+      return false
     }
     return !this.isStopped
   }
@@ -63,10 +72,11 @@ export class Strangers {
 
   /**
    * Before a conversation of somebody else's making is shown: whether it waits for the user's word is asked once per connection. Asking
-   * tells of conversations itself: what is told again must not ask again.
+   * tells of conversations itself: what is told again must not ask again. Resolves when that is known, however late: what cannot be told
+   * from a talk is not shown as one. @returns false: there is no messenger any more.
    */
   meet(chatId: string): Promise<boolean> {
-    const meeting = this.met.get(chatId) ?? this.settle()
+    const meeting = this.met.get(chatId) ?? this.looked()
     this.met.set(chatId, meeting)
     return meeting
   }
@@ -75,6 +85,7 @@ export class Strangers {
   stop(): void {
     this.isStopped = true
     if (this.timer) clearTimeout(this.timer)
+    this.answer(false)
   }
 
   /** Whether a message in a conversation that was dismissed brings it back: not what was waiting when it was ended, or is of who is blocked. */
@@ -86,6 +97,15 @@ export class Strangers {
       known.kind === 'direct' && known.members.some(({ userId }) => state.asked.blocked.includes(userId))
     if (!isOfBlocked) notebook.recall(chatId)
     return !isOfBlocked
+  }
+
+  private async looked(): Promise<boolean> {
+    if (await this.settle()) return true
+    if (this.isStopped) return false
+    return new Promise((resolve) => this.waiting.push(resolve))
+  }
+  private answer(hasLooked: boolean): void {
+    for (const tell of this.waiting.splice(0)) tell(hasLooked)
   }
 
   private again(afterMs: number): void {
@@ -115,6 +135,7 @@ export class Strangers {
       unwanted: Object.fromEntries(unwanted.map(({ conversationId, byUserId }) => [conversationId, byUserId])),
     })
     for (const { conversationId } of waiting) this.show(conversationId)
+    this.answer(true)
     this.messenger.people.watch()
   }
 

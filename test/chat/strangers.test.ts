@@ -199,13 +199,18 @@ it('the eleventh message says why it waits, and goes out once it may', async () 
   await bob.see(/m0 ✓✓/)
 })
 
-it('a look that is refused is looked up with the next connection; nothing is shown as something it is not for long', async () => {
+it('who cannot be told from a friend because a look is refused is not shown; the next connection tells', async () => {
   const [alice, bob] = [await sit('alice.27'), await sit('bob.27')]
   const refusal = JSON.stringify({ error: { code: 'OVERLOADED', message: 'a lie', retry_after_ms: 3_600_000 } })
   alice.wire.answers = ({ url }, answer) =>
     url.includes('/v1/conversations?') ? { ...answer, status: 503, body: refusal } : answer
   await write(bob, 'alice.27', 'hello')
-  await alice.see(/^ Conversations\n {3}bob\.27\?? +1/)
+  await expect.poll(() => alice.device.conversations.ids().length, { timeout: WITHIN_MS }).toBe(1)
+  // One look after the other: when this one is refused, so is the one before it.
+  await settled(alice)
+  alice.enter('/requests')
+  await alice.see('The relay says OVERLOADED')
+  expect(alice.messenger.state.chats).toEqual([])
   alice.wire.answers = null
   alice.device.disconnect()
   alice.device.connect()
