@@ -129,8 +129,8 @@ export class Device extends Emitter<DeviceEvents> {
   }
 
   /**
-   * On an empty store, when every device is lost: becomes the user's only device, with another identity key and the recovery code used
-   * up. Others see the change and decide. To be called again, with the same, after anything but FORBIDDEN: the answer may have been lost.
+   * On an empty store, when every device is lost: becomes the user's only device, under another identity key. Others see it and decide. To be
+   * called again, with the same, after anything but FORBIDDEN: `register` or `requestLink` instead may lock that user out for good, the code used up.
    * @throws InvalidRecoveryCode; RelayError FORBIDDEN: unknown user or wrong code, RATE_LIMITED. [I-6]
    */
   async recover(options: Lost): Promise<void> {

@@ -147,7 +147,7 @@ export class Enrolling {
       published.put(tx, 'self', publishedFrom(keys, account.now()))
       noteUsername(tx, link?.username ?? '')
       attempts.delete(tx, 'self')
-      forgetRenewals(tx)
+      forgetRenewals(this.core, tx)
       if (link) noteUndiscovered(tx)
     })
   }

@@ -6,7 +6,7 @@ import { type Uuid, uuidToBytes } from '../proto/ids.ts'
 import { REGISTRATION_ID_MAX } from '../proto/limits.ts'
 import { base64, bigEndian, concat, utf8 } from './bytes.ts'
 import type { Core } from './core.ts'
-import type { KeyOrder, MadeKeys, Slot } from './crypto.ts'
+import type { Crypto, KeyOrder, MadeKeys, Slot } from './crypto.ts'
 import { type Enrolled, introduction, isRefused } from './introduction.ts'
 import { Mutex } from './mutex.ts'
 import { startAnew } from './newself.ts'
@@ -37,9 +37,13 @@ type Attempt = {
 const attempts = new Table<Attempt>('renewals')
 const COUNTER = 'renewals'
 
-/** Nothing is pending any more: this device is one. */
-export function forgetRenewals(tx: Transaction): void {
-  for (const { key } of attempts.scan(tx)) attempts.delete(tx, key)
+/**
+ * Nothing is pending any more: this device is one, of whomever, and the private keys go with what was asked for. Where that was the recovery
+ * of another user and its request is carried out later still, nobody has that user's key: whoever began it must not become another user.
+ */
+export function forgetRenewals({ crypto }: Core, tx: Transaction): void {
+  const pending = attempts.scan(tx).map(({ record }) => record)
+  dropIn(crypto, tx, pending)
 }
 
 /** Above whatever the store holds and whatever may be pending. */
@@ -93,7 +97,7 @@ export class Renewal {
       try {
         const answer = await ask(core, warrant, attempt, options.name)
         // Its key authorised nothing so far, and every other is used up: nobody comes after it.
-        await startAnew(core, answer, attempt, options.username, forgetRenewals)
+        await startAnew(core, answer, attempt, options.username, (tx) => forgetRenewals(core, tx))
         return
       } catch (error) {
         const wasNew = attempt.state === 'new'
@@ -123,7 +127,7 @@ export class Renewal {
 function decide(core: Core, pending: Attempt[], base: Attempt | undefined, refused: Attempt[]): number {
   const left = pending.filter((each) => each !== base && refused.every(({ slot }) => slot !== each.slot))
   core.storage.transaction((tx) => {
-    dropIn(core, tx, base ? [base, ...refused] : refused)
+    dropIn(core.crypto, tx, base ? [base, ...refused] : refused)
     for (const each of left)
       if (each.by === base?.slot && each.state !== 'decided') attempts.put(tx, each.slot, { ...each, state: 'decided' })
   })
@@ -135,12 +139,12 @@ const all = (core: Core): Attempt[] => core.storage.transaction((tx) => attempts
 const put = (core: Core, attempt: Attempt): void =>
   core.storage.transaction((tx) => attempts.put(tx, attempt.slot, attempt))
 
-const drop = (core: Core, gone: Attempt[]): void => core.storage.transaction((tx) => dropIn(core, tx, gone))
+const drop = (core: Core, gone: Attempt[]): void => core.storage.transaction((tx) => dropIn(core.crypto, tx, gone))
 
-function dropIn(core: Core, tx: Transaction, gone: Attempt[]): void {
+function dropIn(crypto: Crypto, tx: Transaction, gone: Attempt[]): void {
   for (const { slot } of gone) {
     attempts.delete(tx, slot)
-    core.crypto.abandonIdentity(tx, slot)
+    crypto.abandonIdentity(tx, slot)
   }
 }
 

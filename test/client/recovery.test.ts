@@ -5,6 +5,7 @@ import { wsTransport } from '../../client/node.ts'
 import { Fate } from '../support/fate.ts'
 import { type TestRelay, testRelay } from '../support/relay.ts'
 import { device, joined, live, quiet, say, shown, texts, until } from '../support/sdk.ts'
+import { Tamper } from '../support/tamper.ts'
 
 let relay: TestRelay
 beforeAll(async () => {
@@ -52,6 +53,22 @@ it('a code brings the user back on an empty device; others read nothing of it be
   expect(again.recovery.madeAtMs).toBeNull()
   await expect(device(relay).recover({ userId: alice.userId, code })).rejects.toMatchObject({ code: 'FORBIDDEN' })
   for (const each of [again, bob]) each.disconnect()
+})
+
+it('of a recovery that came to nothing no private key is left once the device is another user’s', async () => {
+  const storage = new MemoryStorage()
+  const [alice, way] = [await joined(relay), new Tamper()]
+  const code = await alice.recovery.makeCode()
+  const anew = device(relay, { storage, transport: way })
+  const through = way.request.bind(way)
+  way.request = () => Promise.reject(new Error('the network is down'))
+  await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
+  const identities = () => storage.transaction((tx) => [...tx.scan('crypto.self')].map(({ key }) => key))
+  expect(identities()).toHaveLength(1)
+  way.request = through
+  await anew.register()
+  expect(identities()).toEqual(['identity'])
+  alice.disconnect()
 })
 
 it('a wrong code, a former one, a removed one and one of another user are of no use; a mistyped one is not even asked', async () => {
