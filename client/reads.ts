@@ -25,6 +25,8 @@ export type ReadEvent = { conversationId: Uuid; messageId: Uuid }
 const ASKED_MAX = 50
 /** The frames that tell of other devices are hints, and one that is lost is told by no other: so often it is asked, more or less. */
 const AGAIN_MS = 10 * 60_000
+/** Half as often each time while the same is unread, down to once in so many of these spans. */
+const AGAIN_SELDOM = 8
 /** Conversations asked about then; the next ones the next time. */
 const AGAIN_MAX = 10
 /** After such a frame: it can come before the message it is about, which then counts as unread. */
@@ -42,6 +44,9 @@ export class Reads implements Signal {
   private again: Cancel = () => {}
   private soon: Cancel | null = null
   private turn = 0
+  /** How often in a row the same was unread, and what. */
+  private same = 0
+  private wasUnread = ''
 
   constructor(core: Core, fail: (error: unknown) => void) {
     this.core = core
@@ -75,6 +80,7 @@ export class Reads implements Signal {
   live(): void {
     // More than one Hello on one connection is a relay that lies: it gets no more of these questions.
     this.again()
+    this.same = 0
     this.tell()
     this.learning.begin((isWanted) => this.learn(this.unreadOnes(), isWanted))
     this.learnAgain()
@@ -148,9 +154,13 @@ export class Reads implements Signal {
 
   private learnAgain(): void {
     const { time } = this.core
-    this.again = time.after(AGAIN_MS * (0.75 + time.random() / 2), () => {
+    const everyMs = AGAIN_MS * Math.min(2 ** this.same, AGAIN_SELDOM)
+    this.again = time.after(everyMs * (0.75 + time.random() / 2), () => {
       this.learning.begin(async (isWanted) => {
         const all = this.unreadOnes()
+        const isUnread = all.map((id) => `${id} ${this.unread(id)}`).join()
+        this.same = isUnread !== '' && isUnread === this.wasUnread ? this.same + 1 : 0
+        this.wasUnread = isUnread
         const from = all.length > AGAIN_MAX ? (this.turn++ * AGAIN_MAX) % all.length : 0
         await this.learn([...all.slice(from), ...all.slice(0, from)].slice(0, AGAIN_MAX), isWanted)
       })

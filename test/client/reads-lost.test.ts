@@ -108,7 +108,7 @@ it('a relay that says Hello again and again is asked no more often for that', as
 })
 
 it('the mark that this device set itself makes nothing read that came after it was set', async () => {
-  const [alice, wire, { time, run }] = [await joined(relay), new Tamper(), heldTime(7 * 60_000, 13 * 60_000)]
+  const [alice, wire, { time, run, count }] = [await joined(relay), new Tamper(), heldTime(7 * 60_000, 13 * 60_000)]
   const bob = await joined(relay, { time, transport: wire })
   const conversation = await alice.conversations.direct(bob.userId)
   await shown(bob, conversation, (await say(alice, conversation, 'one')).body.text!)
@@ -131,5 +131,10 @@ it('the mark that this device set itself makes nothing read that came after it w
   run()
   await quiet(bob)
   expect([bob.unread(conversation), wire.requests.length]).toEqual([1, asked + 1])
+  // The same is unread as the last time: the next time is later.
+  expect(count()).toBe(1)
+  run()
+  await quiet(bob)
+  expect([wire.requests.length, count()]).toEqual([asked + 2, 0])
   await Promise.all([alice, bob].map((each) => each.close()))
 })
