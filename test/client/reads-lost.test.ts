@@ -119,7 +119,7 @@ it('the mark that this device set itself makes nothing read that came after it w
     return []
   }
   await say(alice, conversation, 'two')
-  await expect.poll(() => late.length).toBe(1)
+  await expect.poll(() => late.length, { timeout: 20_000 }).toBe(1)
   wire.frames = null
   await shown(bob, conversation, (await say(alice, conversation, 'three')).body.text!)
   bob.markRead(conversation)
