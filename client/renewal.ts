@@ -46,7 +46,7 @@ export function forgetRenewals({ crypto }: Core, tx: Transaction): void {
   dropIn(crypto, tx, pending)
 }
 
-/** Above whatever the store holds and whatever may be pending. */
+/** Above whatever the store holds and whatever may be pending, an enrolment whose answer was lost among it (FIRST_KEYS). */
 const LEAP = 1000
 
 /** Whom, and by what: a recovery code, or absent the present identity key of this device. [I-6.1] [I-6.8] */
@@ -178,10 +178,7 @@ function prepare(core: Core, warrant: string, by: Slot | undefined): Attempt {
 
 function orderAfter(core: Core, last: MadeKeys | undefined): KeyOrder {
   const own = core.storage.transaction((tx) => published.get(tx, 'self'))
-  const after = (pending: number | undefined, highest: number | undefined) => {
-    const known = pending ?? highest
-    return known === undefined ? 1 : known + LEAP
-  }
+  const after = (pending: number | undefined, highest: number | undefined) => (pending ?? highest ?? 0) + LEAP
   const kyber = after(last?.kyberOneTime.at(-1)?.keyId, own?.highestKyber)
   return {
     signed: after(last?.signed?.keyId, own?.signed.keyId),

@@ -71,6 +71,23 @@ it('of a recovery that came to nothing no private key is left once the device is
   alice.disconnect()
 })
 
+it('a registration and a recovery beside it, both unanswered, leave each other their keys', async () => {
+  const [alice, bob, way] = [await joined(relay), await joined(relay), new Tamper()]
+  const code = await alice.recovery.makeCode()
+  const anew = device(relay, { transport: way })
+  const through = way.request.bind(way)
+  way.request = () => Promise.reject(new Error('the network is down'))
+  await expect(anew.register()).rejects.toThrow('does not answer')
+  await expect(anew.recover({ userId: alice.userId, code })).rejects.toThrow('does not answer')
+  way.request = through
+  await anew.register()
+  await live(anew)
+  const conversation = await bob.conversations.direct(anew.userId)
+  await say(bob, conversation, 'with your first keys')
+  await shown(anew, conversation, 'with your first keys')
+  for (const each of [alice, bob, anew]) each.disconnect()
+})
+
 it('a wrong code, a former one, a removed one and one of another user are of no use; a mistyped one is not even asked', async () => {
   const [alice, bob] = [await joined(relay), await joined(relay)]
   const former = await alice.recovery.makeCode()
